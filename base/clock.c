@@ -1,0 +1,170 @@
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/error.h"
+
+#include "base/clock.h"
+
+static int64_t read_clock(clockid_t id)
+{
+	struct timespec now;
+
+	(void)clock_gettime(id, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t clock_wall_ms(void)
+{
+	return read_clock(CLOCK_REALTIME);
+}
+
+int64_t clock_monotonic_ms(void)
+{
+	return read_clock(CLOCK_MONOTONIC);
+}
+
+void clock_sleep_ms(int64_t ms)
+{
+	struct timespec left = {
+		.tv_sec = ms / 1000,
+		.tv_nsec = (long)(ms % 1000) * 1000000,
+	};
+
+	while (ms > 0 && nanosleep(&left, &left) < 0 && errno == EINTR)
+		;
+}
+
+void clock_format(int64_t wall_ms, char ret[CLOCK_TEXT_SIZE])
+{
+	int64_t ms = ((wall_ms % 1000) + 1000) % 1000;
+	time_t seconds = (time_t)((wall_ms - ms) / 1000);
+	struct tm tm;
+	char text[24];
+
+	if (!gmtime_r(&seconds, &tm) || tm.tm_year + 1900 > 9999 ||
+	    tm.tm_year + 1900 < 0) {
+		(void)snprintf(ret, CLOCK_TEXT_SIZE, "invalid-time");
+		return;
+	}
+	(void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+	(void)snprintf(ret, CLOCK_TEXT_SIZE, "%.19s.%03dZ", text, (int)ms);
+}
+
+/* "Z" or "+hh:mm": seconds to subtract, and the end of the text. */
+static int parse_zone(const char *text, int *ret_seconds)
+{
+	int hours, minutes, used = 0;
+	char sign;
+
+	if (strcmp(text, "Z") == 0 || strcmp(text, "z") == 0) {
+		*ret_seconds = 0;
+		return 0;
+	}
+	if (sscanf(text, "%c%2d:%2d%n", &sign, &hours, &minutes, &used) != 3 ||
+	    text[used] || (sign != '+' && sign != '-') || hours < 0 ||
+	    hours > 23 || minutes < 0 || minutes > 59)
+		return -EINVAL;
+	*ret_seconds = (hours * 3600 + minutes * 60) * (sign == '+' ? 1 : -1);
+	return 0;
+}
+
+/* The digits after the point, as milliseconds; *text goes past them. */
+static int parse_fraction(const char **text)
+{
+	int ms = 0, scale = 100;
+
+	if (**text != '.')
+		return 0;
+	if (!isdigit((unsigned char)(*text)[1]))
+		return -EINVAL;
+	for ((*text)++; isdigit((unsigned char)**text); (*text)++) {
+		ms += (**text - '0') * scale;
+		scale /= 10;
+	}
+	return ms;
+}
+
+int clock_parse(const char *text, int64_t *ret_wall_ms)
+{
+	struct tm tm = { 0 };
+	int used = 0, zone, ms;
+	char separator;
+	const char *rest;
+	int day, month, hour;
+
+	if (sscanf(text, "%4d-%2d-%2d%c%2d:%2d:%2d%n", &tm.tm_year, &month,
+		   &day, &separator, &hour, &tm.tm_min, &tm.tm_sec,
+		   &used) != 7 ||
+	    !strchr("Tt ", separator))
+		goto invalid;
+	rest = text + used;
+	ms = parse_fraction(&rest);
+	if (ms < 0 || parse_zone(rest, &zone) < 0 || month < 1 || month > 12 ||
+	    day < 1 || day > 31 || hour < 0 || hour > 23 || tm.tm_min < 0 ||
+	    tm.tm_min > 59 || tm.tm_sec < 0 || tm.tm_sec > 60)
+		goto invalid;
+	tm.tm_year -= 1900;
+	tm.tm_mon = month - 1;
+	tm.tm_mday = day;
+	tm.tm_hour = hour;
+	*ret_wall_ms = ((int64_t)timegm(&tm) - zone) * 1000 + ms;
+	return 0;
+invalid:
+	return error_set(-EINVAL,
+			 "'%s' is no time; write it as 2006-01-02T15:04:05Z",
+			 text);
+}
+
+static int64_t unit_ms(const char *unit, size_t length)
+{
+	static const struct {
+		const char *name;
+		int64_t ms;
+	} units[] = {
+		{ "ms", 1 },	    { "s", 1000 },	{ "m", 60000 },
+		{ "h", 3600000 }, { "d", 86400000 },
+	};
+
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (strlen(units[i].name) == length &&
+		    memcmp(units[i].name, unit, length) == 0)
+			return units[i].ms;
+	return -1;
+}
+
+int clock_parse_duration(const char *text, int64_t *ret_ms)
+{
+	const char *p = text;
+	int64_t total = 0;
+
+	if (strcmp(text, "0") == 0) {
+		*ret_ms = 0;
+		return 0;
+	}
+	do {
+		char *end;
+		double number;
+		size_t unit = 0;
+		int64_t ms;
+
+		if (!isdigit((unsigned char)*p))
+			goto invalid;
+		number = strtod(p, &end);
+		while (isalpha((unsigned char)end[unit]))
+			unit++;
+		ms = unit_ms(end, unit);
+		if (ms < 0 || number > 1e9)
+			goto invalid;
+		total += (int64_t)(number * (double)ms + 0.5);
+		p = end + unit;
+	} while (*p);
+	*ret_ms = total;
+	return 0;
+invalid:
+	return error_set(-EINVAL,
+			 "'%s' is no duration; write it as 20ms, 1s, 5m or 24h",
+			 text);
+}

@@ -1,0 +1,23 @@
+#ifndef LITEBUCKET_BASE_FAIL_H
+#define LITEBUCKET_BASE_FAIL_H
+
+/*
+ * Points at which tests kill or fail us
+ * =====================================
+ *
+ * FAILPOINT("spool-renamed") does nothing, unless the build has failpoints
+ * (-DLITEBUCKET_FAILPOINTS=ON) and the environment names the point:
+ *
+ *	LITEBUCKET_FAILPOINT=spool-renamed:kill		SIGKILL at the first pass
+ *	LITEBUCKET_FAILPOINT=spool-renamed:kill:3	at the third
+ *
+ * Names are unique and say what has just been done.
+ */
+#ifdef LITEBUCKET_FAILPOINTS
+void fail_point(const char *name);
+#define FAILPOINT(name) fail_point(name)
+#else
+#define FAILPOINT(name) ((void)0)
+#endif
+
+#endif

@@ -1,0 +1,44 @@
+#ifndef LITEBUCKET_BASE_IO_H
+#define LITEBUCKET_BASE_IO_H
+
+/*
+ * Files: whole reads and writes, and writes that survive a crash.
+ *
+ * All take a directory descriptor and a relative path where they open
+ * something, because a mount works beneath itself by descriptors only.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct buf;
+
+/* Read until size bytes or the end of the file; returns the count. */
+ssize_t io_pread(int fd, void *data, size_t size, uint64_t offset);
+
+/* Write all of data. */
+int io_pwrite(int fd, const void *data, size_t size, uint64_t offset);
+
+/* Append the whole file to ret.  -ENOENT, or -EFBIG at the buffer's limit. */
+int io_read_file(int dirfd, const char *path, struct buf *ret);
+
+/*
+ * Replace the file's content: temporary file beside it, fsync, rename, fsync
+ * of the directory.  After a crash there is the old content or the new.
+ */
+int io_write_atomically(int dirfd, const char *path, const void *data,
+			size_t size);
+
+/* fsync the directory that holds path, so that a rename or unlink stays. */
+int io_sync_parent(int dirfd, const char *path);
+
+/* mkdir -p, each directory with this mode. */
+int io_make_dirs(int dirfd, const char *path, unsigned mode);
+
+/* The size of an open file, or a negative errno. */
+int64_t io_size(int fd);
+
+/* len bytes from the kernel's generator; cannot fail. */
+void io_random(void *data, size_t size);
+
+#endif

@@ -1,0 +1,162 @@
+#ifndef LITEBUCKET_CAPTURE_CAPTURE_H
+#define LITEBUCKET_CAPTURE_CAPTURE_H
+
+/*
+ * From SQLite's files to batches of changed pages
+ * ===============================================
+ *
+ * Capture pulls from the backing files; whoever passes the writes through (the
+ * mount) only tells it when.  So it works without FUSE, costs a commit next to
+ * nothing, and everything it doubts it can look up again: resync.
+ *
+ * One struct capture is a directory of databases; it keeps its state in
+ * .litebucket/ there.  A database is found by its path below the directory.
+ * docs/architecture.md follows one commit through; capture/db.h has the states
+ * and invariants of one database.
+ *
+ *	capture_open  ->  (mount)  ->  capture_file_get, capture_write, ...
+ *		      ->  (unmount)  ->  capture_close
+ *
+ * The calls that change files do the system call themselves, between looking
+ * before and looking after: capture_write() is pwrite(2) and so on.  They
+ * return what the system call would, as a negative errno; an error of
+ * capture's own never reaches an application, it only makes the database one
+ * to be resynced.
+ *
+ * Some of these calls may take longer than the system call, because something
+ * has to be captured before it may happen (a checkpoint's first write, the end
+ * of a large rollback-journal transaction).  capture_may_wait() says so
+ * beforehand: a mount does such a call in another thread and goes on serving.
+ *
+ * Threads: everything may be called from any thread at the same time, except
+ * capture_open and capture_close.  Callbacks come from any thread, with no
+ * lock held that a call of this header needs, save where noted.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/cleanup.h"
+
+struct capture;
+struct capture_file;
+struct spool;
+
+struct capture_config {
+	int dirfd; /* the backing directory; stays the caller's */
+
+	/*
+	 * A database is there: from capture_open(), or later when one is
+	 * created.  Called once per path; spool stays capture's until
+	 * capture_close().  confirmed is the TXID below the spool's first.
+	 */
+	void (*appeared)(void *arg, const char *path, struct spool *spool,
+			 uint64_t confirmed);
+
+	/* Something was committed that capture_seal() would bring. */
+	void (*committed)(void *arg, const char *path);
+
+	/* The time of a batch, wall clock; may correct ours by the bucket's. */
+	int64_t (*now_ms)(void *arg);
+
+	void *arg;
+
+	/* How long a file that SQLite does not write must rest; 0: 1 s (D9). */
+	int64_t quiet_ms;
+};
+
+/*
+ * Read the state, recover, and compare every database that was not left
+ * clean.  A hot journal is played first, by SQLite in a child process.  One
+ * bad database is logged and left out; it does not keep the others.
+ *
+ * -EBUSY: another process has this directory.  -EROFS, -EACCES: the state
+ * directory cannot be made.
+ */
+int capture_open(const struct capture_config *config, struct capture **ret);
+
+/*
+ * Seal what is committed, and note that all was left clean.  No file of the
+ * directory may be in use any more.  NULL is allowed.
+ */
+void capture_close(struct capture *c);
+
+/*
+ * What capture knows of one file, by its path below the directory (no leading
+ * slash).  One per inode and held while the inode is open: got at the first
+ * open, put after the last close.  Never fails but for memory.
+ */
+int capture_file_get(struct capture *c, const char *path,
+		     struct capture_file **ret);
+void capture_file_put(struct capture_file *f);
+
+/* A handle was opened or closed. */
+void capture_opened(struct capture_file *f, bool writable);
+void capture_closed(struct capture_file *f, bool writable);
+
+enum capture_op {
+	CAPTURE_WRITE,
+	CAPTURE_TRUNCATE,
+	CAPTURE_UNLINK,
+};
+
+/* Might this call wait for more than its system call?  Cheap. */
+bool capture_may_wait(struct capture_file *f, enum capture_op op,
+		      uint64_t offset, size_t size);
+bool capture_path_may_wait(struct capture *c, const char *path,
+			   enum capture_op op);
+
+/*
+ * pwrite(2) and ftruncate(2) on fd, a writable descriptor of the backing file
+ * f.  The write is complete or fails.
+ */
+ssize_t capture_write(struct capture_file *f, int fd, const void *data,
+		      size_t size, uint64_t offset);
+int capture_truncate(struct capture_file *f, int fd, uint64_t size);
+
+/* fallocate(2). */
+int capture_fallocate(struct capture_file *f, int fd, int mode,
+		      uint64_t offset, uint64_t size);
+
+/*
+ * unlinkat(2) and renameat2(2).  name is below parent_fd, path is the same
+ * below the directory.
+ */
+int capture_unlink(struct capture *c, int parent_fd, const char *name,
+		   const char *path);
+int capture_rename(struct capture *c, int from_fd, const char *from_name,
+		   const char *from_path, int to_fd, const char *to_name,
+		   const char *to_path, unsigned flags);
+
+/*
+ * Bring all that is committed now into the spool, as one batch.  1: a batch
+ * was sealed; 0: nothing new.  ret_txid (may be NULL) gets the last sealed
+ * TXID in both cases.  -ENOENT: no database of that path.
+ */
+int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid);
+
+/*
+ * As capture_seal, but do not wait for a file's quiet time: what is there and
+ * at rest is captured now.  For sync.  -EBUSY: a transaction without a journal
+ * (or a copy) is under way; try again.
+ */
+int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid);
+
+struct capture_status {
+	char path[4096];
+	uint64_t txid; /* last sealed */
+	uint32_t page_size, commit;
+	bool wal;      /* a WAL with frames is in use */
+	bool pending;  /* something is committed and not sealed */
+	bool resync;   /* waits for a quiet moment to be compared */
+	bool dropped;
+	char error[512]; /* why it is not captured; "" if it is */
+};
+
+/* Every database, in order of path; non-zero stops and is returned. */
+typedef int (*capture_status_fn)(const struct capture_status *status,
+				 void *arg);
+int capture_each(struct capture *c, capture_status_fn fn, void *arg);
+
+#endif

@@ -1,0 +1,68 @@
+#ifndef LITEBUCKET_FUSE_MOUNT_H
+#define LITEBUCKET_FUSE_MOUNT_H
+
+/*
+ * The mount
+ * =========
+ *
+ * Passes a directory through, and tells capture of what is written.  It may be
+ * mounted over the directory itself: everything below works by descriptors
+ * that were opened before (the caller's dirfd).
+ *
+ *	mount_new  ->  mount_serve (returns when stopped)  ->  mount_free
+ *
+ * One thread reads requests and answers all that cannot wait, which is the
+ * fastest arrangement there is for one SQLite connection (no thread has to be
+ * woken).  What can wait (fsync, a cold read, whatever capture_may_wait()
+ * says) is parked: its arguments are copied, a worker does it and replies.
+ *
+ * The kernel keeps names, attributes and pages for as long as it likes,
+ * because nobody but the kernel changes anything here; locks are the kernel's
+ * alone.  Nothing of this process ever opens a file through the mount.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct buf;
+struct capture;
+struct mount;
+
+struct mount_config {
+	struct capture *capture; /* stays the caller's */
+	int dirfd;		 /* the backing directory; stays the caller's */
+	const char *mountpoint;	 /* absolute */
+	const char *source;	 /* shown in /proc/mounts as litebucket:source */
+	bool allow_other;
+
+	/*
+	 * A request by fuse/control.h on the file or directory at path (below
+	 * the root; "" is the root).  Called in a thread of its own, may wait
+	 * long.  Its reply is text; or a negative errno, and then the sentence
+	 * of error_message() goes to the client.
+	 */
+	int (*control)(void *arg, unsigned command, const char *path,
+		       struct buf *ret_reply);
+	void *arg;
+};
+
+/*
+ * Mount.  A dead mount that a crashed daemon left at the mountpoint is removed
+ * first.  -EBUSY: a live one is there.  -EPERM, -ENODEV: no /dev/fuse or no
+ * right to mount; the sentence says what to do.
+ */
+int mount_new(const struct mount_config *config, struct mount **ret);
+
+/* Serve until mount_stop() or until somebody unmounts. */
+int mount_serve(struct mount *m);
+
+/* Make mount_serve() return.  Async-signal-safe, any thread. */
+void mount_stop(struct mount *m);
+
+/* Unmount if still mounted, wait for the workers, free.  NULL is allowed. */
+void mount_free(struct mount *m);
+AUTO_FREE(mount);
+
+#endif

@@ -1,0 +1,36 @@
+#ifndef LITEBUCKET_LTX_COMPACT_H
+#define LITEBUCKET_LTX_COMPACT_H
+
+/*
+ * Merging files that follow each other into one
+ * =============================================
+ *
+ * The result has the first input's min_txid, the last one's max_txid, commit
+ * and timestamp, and each page as the latest input that holds it has it; pages
+ * beyond the final commit are dropped.  It is written with LTX_NO_CHECKSUM,
+ * zero WAL fields and node id, pre_dbsum of the first and post_dbsum of the
+ * last input.
+ *
+ * Inputs are oldest first.  Each must begin at most one above the end of the
+ * one before and reach further than it (so overlapping is allowed, a gap is
+ * not), and all have the same page size.
+ *
+ * Streams: one page per input in memory.
+ */
+#include <stddef.h>
+
+struct sink;
+struct source;
+struct ltx_header;
+
+/*
+ * The inputs' file checksums are verified before this returns 0; on any error
+ * what was written to out is garbage.  ret_header may be NULL.
+ *
+ * -ERR_GAP: inputs do not follow each other.  -ERR_CORRUPT: an input is bad;
+ * the sentence says which by its TXIDs.  -EINVAL: page sizes differ, or n is 0.
+ */
+int ltx_compact(struct source *const inputs[], size_t n, struct sink *out,
+		struct ltx_header *ret_header);
+
+#endif

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Every header compiles alone: headers.sh COMPILER
+set -eu
+cd "$(dirname "$0")/.."
+bad=0
+for header in base/*.h ltx/*.h bucket/*.h capture/*.h uploader/*.h restorer/*.h cli/*.h; do
+    [ -e "$header" ] || continue
+    echo "#include \"$header\"" |
+        "${1:-cc}" -std=gnu17 -D_GNU_SOURCE -I. -Wall -Wextra -Werror -Wno-unused-parameter \
+            -fsyntax-only -x c - || { echo "$header does not compile alone" >&2; bad=1; }
+done
+exit $bad

@@ -1,0 +1,117 @@
+#ifndef LITEBUCKET_UPLOADER_UPLOADER_H
+#define LITEBUCKET_UPLOADER_UPLOADER_H
+
+/*
+ * From the spool to the bucket
+ * ============================
+ *
+ * For each database, one batch at a time and in order:
+ *
+ *	IDLE --notify--> DUE --seal--> SEALED --put if absent--> SENT
+ *	  ^                                                       |
+ *	  +-------- confirmed: 200, or 412 and our own bytes -----+
+ *	                                                          |
+ *	                     412 and other bytes -> CONFLICT (stays)
+ *
+ *   1. The slot after the last confirmed one is the only one open: N+2 is
+ *      never sent before N+1 is confirmed (protocol rule R3).
+ *   2. A batch stays in the spool until its fate is known (R12).
+ *   3. A doubtful reply is tried again for ever; the answer is found by
+ *      reading the slot and comparing bytes (R13).
+ *   4. Another writer's bytes in our slot: this database stops, with an error
+ *      that says so.  Nothing is ever overwritten.
+ *   5. The base snapshot, 0009/1-1, is made from slot 1 after that is
+ *      confirmed; 0009/1-N likewise after a slot with another page size (R19).
+ *
+ * Pacing: the first batch after a pause goes out at once; then a database is
+ * sealed at most once per interval, unless somebody waits.  What is already
+ * in the spool goes out without pause.
+ *
+ * Databases upload in parallel, by connections threads of this module's own.
+ * The uploader never calls back with a lock held.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct bucket;
+struct spool;
+struct uploader;
+struct uploader_db;
+
+struct uploader_config {
+	struct bucket *bucket; /* stays the caller's, must outlive us */
+	unsigned connections;  /* 1.. */
+	int64_t interval_ms;   /* 0: as fast as the bucket answers */
+
+	/*
+	 * Bring what is committed into the spool.  Returns 1 if a batch was
+	 * sealed, 0 if there was nothing new, or a negative errno; called from
+	 * the uploader's threads, for one database never twice at a time.
+	 */
+	int (*seal)(void *arg, const char *path);
+
+	/* txid is in the bucket; in order, never twice.  May be NULL. */
+	void (*confirmed)(void *arg, const char *path, uint64_t txid);
+
+	/* The store's clock minus ours, from a reply.  May be NULL. */
+	void (*clock_offset)(void *arg, int64_t offset_ms);
+
+	void *arg;
+};
+
+int uploader_new(const struct uploader_config *config, struct uploader **ret);
+
+/*
+ * Take care of a database: its path below the mount (its key in the bucket is
+ * archive_escape's), its spool (stays the caller's, must outlive us), the last
+ * TXID known to be confirmed, or 0.  What is in the spool is sent at once.
+ */
+int uploader_add(struct uploader *u, const char *path, struct spool *spool,
+		 uint64_t confirmed);
+
+/* Something was committed: seal it when its time comes.  Any thread; cheap. */
+void uploader_notify(struct uploader *u, const char *path);
+
+/* As uploader_notify, but now, whatever the interval: somebody waits. */
+void uploader_urge(struct uploader *u, const char *path);
+
+/*
+ * Wait until everything sealed before this call is confirmed, at most
+ * timeout_ms (-1: for ever).  -ETIMEDOUT; or the error that stopped the
+ * database (-ERR_FENCED for a conflict).  ret_txid: the last confirmed.
+ */
+int uploader_wait(struct uploader *u, const char *path, uint64_t txid,
+		  int64_t timeout_ms, uint64_t *ret_txid);
+
+/* Seal and send everything of all databases, at most timeout_ms. */
+int uploader_drain(struct uploader *u, int64_t timeout_ms);
+
+enum uploader_state {
+	UPLOADER_IDLE,	   /* nothing to do */
+	UPLOADER_BUSY,	   /* sealing or sending */
+	UPLOADER_RETRYING, /* the bucket does not answer as it should */
+	UPLOADER_CONFLICT, /* another writer has our slot: stopped */
+};
+
+struct uploader_status {
+	enum uploader_state state;
+	uint64_t confirmed;	  /* the last TXID in the bucket */
+	int64_t confirmed_at_ms;  /* wall; 0 never */
+	uint64_t spool_batches, spool_bytes;
+	uint64_t sent_bytes, sent_objects; /* since the start */
+	char error[512];	  /* the last one while it lasts, else "" */
+};
+
+/* -ENOENT: not added. */
+int uploader_status(struct uploader *u, const char *path,
+		    struct uploader_status *ret);
+
+const char *uploader_state_name(enum uploader_state state);
+
+/* Stops the threads; unsent batches stay in their spools. */
+void uploader_free(struct uploader *u);
+AUTO_FREE(uploader);
+
+#endif
