@@ -1,0 +1,118 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/io.h"
+
+#include "capture/position.h"
+
+enum { POSITION_FORMAT = 1, POSITION_SIZE_MAX = 4096 };
+
+/* The value of "key=" in text, as an unsigned number of this base. */
+static int field(const char *text, const char *key, int base, uint64_t *ret)
+{
+	size_t length = strlen(key);
+	char *end;
+
+	for (const char *line = text; line && *line;
+	     line = strchr(line, '\n'), line = line ? line + 1 : NULL) {
+		if (strncmp(line, key, length) != 0 || line[length] != '=')
+			continue;
+		errno = 0;
+		*ret = strtoull(line + length + 1, &end, base);
+		if (errno || end == line + length + 1 || *end != '\n')
+			break;
+		return 0;
+	}
+	return error_set(-ERR_CORRUPT, "no valid '%s' in it", key);
+}
+
+static int parse(const char *text, struct position *ret)
+{
+	uint64_t format, page_size, commit, dropped, clean, time, mtime, ctime,
+		wal_mtime;
+	const struct {
+		const char *key;
+		int base;
+		uint64_t *value;
+	} fields[] = {
+		{ "format", 10, &format },
+		{ "txid", 16, &ret->txid },
+		{ "checksum", 16, &ret->dbsum },
+		{ "page-size", 10, &page_size },
+		{ "commit", 10, &commit },
+		{ "timestamp-ms", 10, &time },
+		{ "dropped", 10, &dropped },
+		{ "clean", 10, &clean },
+		{ "main-size", 10, &ret->main_size },
+		{ "main-mtime-ns", 10, &mtime },
+		{ "main-ctime-ns", 10, &ctime },
+		{ "wal-size", 10, &ret->wal_size },
+		{ "wal-mtime-ns", 10, &wal_mtime },
+	};
+
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+		int rc = field(text, fields[i].key, fields[i].base,
+			       fields[i].value);
+		if (rc < 0)
+			return rc;
+	}
+	if (format != POSITION_FORMAT)
+		return error_set(-ERR_CORRUPT,
+				 "format %" PRIu64
+				 " is of a newer litebucket; use that one",
+				 format);
+	ret->page_size = (uint32_t)page_size;
+	ret->commit = (uint32_t)commit;
+	ret->timestamp_ms = (int64_t)time;
+	ret->dropped = dropped != 0;
+	ret->clean = clean != 0;
+	ret->main_mtime_ns = (int64_t)mtime;
+	ret->main_ctime_ns = (int64_t)ctime;
+	ret->wal_mtime_ns = (int64_t)wal_mtime;
+	return 0;
+}
+
+int position_load(int dirfd, const char *path, struct position *ret)
+{
+	AUTO(buf) struct buf text = BUF_INIT(POSITION_SIZE_MAX);
+	struct position p = { 0 };
+	int rc = io_read_file(dirfd, path, &text);
+
+	if (rc < 0)
+		return rc;
+	rc = parse(text.data ? text.data : "", &p);
+	if (rc < 0)
+		return error_wrap(rc, "reading '%s'", path);
+	*ret = p;
+	return 0;
+}
+
+int position_store(int dirfd, const char *path, const struct position *p)
+{
+	char text[POSITION_SIZE_MAX];
+	int n = snprintf(text, sizeof(text),
+			 "format=%d\n"
+			 "txid=%016" PRIx64 "\n"
+			 "checksum=%016" PRIx64 "\n"
+			 "page-size=%u\n"
+			 "commit=%u\n"
+			 "timestamp-ms=%" PRId64 "\n"
+			 "dropped=%d\n"
+			 "clean=%d\n"
+			 "main-size=%" PRIu64 "\n"
+			 "main-mtime-ns=%" PRId64 "\n"
+			 "main-ctime-ns=%" PRId64 "\n"
+			 "wal-size=%" PRIu64 "\n"
+			 "wal-mtime-ns=%" PRId64 "\n",
+			 POSITION_FORMAT, p->txid, p->dbsum, p->page_size,
+			 p->commit, p->timestamp_ms, p->dropped, p->clean,
+			 p->main_size, p->main_mtime_ns, p->main_ctime_ns,
+			 p->wal_size, p->wal_mtime_ns);
+
+	return io_write_atomically(dirfd, path, text, (size_t)n);
+}
