@@ -22,13 +22,19 @@
  *      that says so.  Nothing is ever overwritten.
  *   5. The base snapshot, 0009/1-1, is made from slot 1 after that is
  *      confirmed; 0009/1-N likewise after a slot with another page size (R19).
+ *      Until it is there too, the batch stays in the spool.
  *
  * Pacing: the first batch after a pause goes out at once; then a database is
  * sealed at most once per interval, unless somebody waits.  What is already
  * in the spool goes out without pause.
  *
- * Databases upload in parallel, by connections threads of this module's own.
- * The uploader never calls back with a lock held.
+ * Trouble never reaches who commits.  While the bucket does not answer, each
+ * database tries again after growing pauses, for ever; that is logged when it
+ * begins and when it ends.
+ *
+ * Databases upload in parallel, by connections threads of this module's own,
+ * and take turns batch by batch.  While nothing is committed no thread wakes
+ * and no request is made.  The uploader never calls back with a lock held.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -38,7 +44,6 @@
 struct bucket;
 struct spool;
 struct uploader;
-struct uploader_db;
 
 struct uploader_config {
 	struct bucket *bucket; /* stays the caller's, must outlive us */
@@ -55,44 +60,82 @@ struct uploader_config {
 	/* txid is in the bucket; in order, never twice.  May be NULL. */
 	void (*confirmed)(void *arg, const char *path, uint64_t txid);
 
-	/* The store's clock minus ours, from a reply.  May be NULL. */
+	/*
+	 * The store's clock minus ours.  Called when a reply proves that the
+	 * last value given (at first 0) is wrong; replies tell the time in
+	 * whole seconds only.  May be NULL.
+	 */
 	void (*clock_offset)(void *arg, int64_t offset_ms);
 
 	void *arg;
+
+	/*
+	 * A directory on disk for files that are re-encoded before they are
+	 * sent (a whole database, after a change of its page size).  NULL:
+	 * TMPDIR, else /var/tmp.
+	 */
+	const char *temp_dir;
 };
 
+/* Starts the threads.  Asks nothing of the bucket. */
 int uploader_new(const struct uploader_config *config, struct uploader **ret);
+
+/*
+ * Is this a bucket that can be written to?  For the start, so that a typing
+ * error is seen at once.  A bucket that does not answer is none: that is
+ * logged, and 0.
+ *
+ * -EOPNOTSUPP: the store ignores conditions, so two writers could overwrite
+ * each other; nothing is ever sent to it.  -ENODEV: no such bucket.  -EACCES.
+ */
+int uploader_check(struct uploader *u);
 
 /*
  * Take care of a database: its path below the mount (its key in the bucket is
  * archive_escape's), its spool (stays the caller's, must outlive us), the last
  * TXID known to be confirmed, or 0.  What is in the spool is sent at once.
+ *
+ * -EEXIST: it was added before.  -ENAMETOOLONG: as archive_escape.  -ERR_GAP:
+ * batches between confirmed and the spool's first are missing.
  */
 int uploader_add(struct uploader *u, const char *path, struct spool *spool,
 		 uint64_t confirmed);
 
-/* Something was committed: seal it when its time comes.  Any thread; cheap. */
+/*
+ * Something was committed: seal it when its time comes.  Any thread; cheap.
+ * Paths that were not added are ignored.
+ */
 void uploader_notify(struct uploader *u, const char *path);
 
-/* As uploader_notify, but now, whatever the interval: somebody waits. */
+/*
+ * As uploader_notify, but now, whatever the interval: somebody waits.  If the
+ * bucket did not answer, it is asked again within a second.
+ */
 void uploader_urge(struct uploader *u, const char *path);
 
 /*
- * Wait until everything sealed before this call is confirmed, at most
- * timeout_ms (-1: for ever).  -ETIMEDOUT; or the error that stopped the
- * database (-ERR_FENCED for a conflict).  ret_txid: the last confirmed.
+ * Wait until txid is confirmed, at most timeout_ms (-1: for ever).  ret_txid
+ * (may be NULL) gets the last one confirmed.
+ *
+ * -ETIMEDOUT, with the reason if it is known; -ENOENT: not added; or the error
+ * that stopped the database (-ERR_FENCED for a conflict).
  */
 int uploader_wait(struct uploader *u, const char *path, uint64_t txid,
 		  int64_t timeout_ms, uint64_t *ret_txid);
 
-/* Seal and send everything of all databases, at most timeout_ms. */
+/*
+ * Seal and send everything of all databases, at most timeout_ms (-1: for
+ * ever).  -ETIMEDOUT, with a count of what stays in the spools; or the error
+ * that stopped a database, after the others were sent.
+ */
 int uploader_drain(struct uploader *u, int64_t timeout_ms);
 
 enum uploader_state {
 	UPLOADER_IDLE,	   /* nothing to do */
-	UPLOADER_BUSY,	   /* sealing or sending */
-	UPLOADER_RETRYING, /* the bucket does not answer as it should */
+	UPLOADER_BUSY,	   /* sealing or sending, now or when it is time */
+	UPLOADER_RETRYING, /* it failed, and will be tried again */
 	UPLOADER_CONFLICT, /* another writer has our slot: stopped */
+	UPLOADER_STOPPED,  /* something else that trying again cannot mend */
 };
 
 struct uploader_status {
@@ -100,7 +143,7 @@ struct uploader_status {
 	uint64_t confirmed;	  /* the last TXID in the bucket */
 	int64_t confirmed_at_ms;  /* wall; 0 never */
 	uint64_t spool_batches, spool_bytes;
-	uint64_t sent_bytes, sent_objects; /* since the start */
+	uint64_t sent_bytes, sent_objects; /* since the start; snapshots too */
 	char error[512];	  /* the last one while it lasts, else "" */
 };
 
@@ -108,9 +151,13 @@ struct uploader_status {
 int uploader_status(struct uploader *u, const char *path,
 		    struct uploader_status *ret);
 
+/* "idle", "busy", "retrying", "conflict", "stopped" */
 const char *uploader_state_name(enum uploader_state state);
 
-/* Stops the threads; unsent batches stay in their spools. */
+/*
+ * Stops the threads, after what each is doing; unsent batches stay in their
+ * spools.  No other call may be under way.  NULL is allowed.
+ */
 void uploader_free(struct uploader *u);
 AUTO_FREE(uploader);
 
