@@ -15,8 +15,8 @@
  * later call on the same encoder fails with the same value.
  *
  * Pages are written in the block encoding: page flag 1, size, one LZ4 block.
- * The encoder streams: it holds one page and the page index (about 13 bytes a
- * page, in memory), never the file.  Not thread-safe; use one per thread.
+ * The encoder streams: it holds one page and what the page index needs (about
+ * 3 bytes a page), never the file.  Not thread-safe; use one per thread.
  */
 #include <stdint.h>
 

@@ -1,0 +1,390 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "ltx/name.h"
+
+#include "ltx/spool.h"
+
+/* NAME.ltx is a batch; NAME.ltx.tmp is one that is being written. */
+static const char temporary_suffix[] = ".tmp";
+
+enum { TEMPORARY_SIZE = LTX_NAME_SIZE + sizeof(temporary_suffix) - 1 };
+
+struct spool {
+	int fd;
+	char *path; /* for messages */
+};
+
+static void batch_name(uint64_t txid, char ret[LTX_NAME_SIZE])
+{
+	ltx_name_format(txid, txid, ret);
+}
+
+static void temporary_name(uint64_t txid, char ret[TEMPORARY_SIZE])
+{
+	char name[LTX_NAME_SIZE];
+
+	batch_name(txid, name);
+	(void)snprintf(ret, TEMPORARY_SIZE, "%s%s", name, temporary_suffix);
+}
+
+/* Is this the name of one batch?  A file of several is no batch. */
+static bool parse_batch_name(const char *name, uint64_t *ret_txid)
+{
+	uint64_t min, max;
+
+	if (ltx_name_parse(name, &min, &max) < 0 || min != max)
+		return false;
+	*ret_txid = min;
+	return true;
+}
+
+static bool is_temporary_name(const char *name)
+{
+	char batch[LTX_NAME_SIZE];
+	uint64_t txid;
+
+	if (strlen(name) != TEMPORARY_SIZE - 1 ||
+	    strcmp(name + LTX_NAME_SIZE - 1, temporary_suffix) != 0)
+		return false;
+	memcpy(batch, name, LTX_NAME_SIZE - 1);
+	batch[LTX_NAME_SIZE - 1] = '\0';
+	return parse_batch_name(batch, &txid);
+}
+
+static void directory_cleanup(DIR **dir)
+{
+	if (*dir)
+		(void)closedir(*dir);
+}
+
+/* A directory stream of its own, at the first entry. */
+static int open_listing(struct spool *s, DIR **ret)
+{
+	AUTO(fd) int fd = openat(s->fd, ".",
+				 O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!dir)
+		return error_errno("listing spool '%s'", s->path);
+	(void)TAKE_FD(fd);
+	*ret = dir;
+	return 0;
+}
+
+/* The next name: 1, or 0 at the end. */
+static int next_name(struct spool *s, DIR *dir, const char **ret)
+{
+	struct dirent *entry;
+
+	errno = 0;
+	entry = readdir(dir);
+	if (!entry && errno)
+		return error_errno("listing spool '%s'", s->path);
+	if (!entry)
+		return 0;
+	*ret = entry->d_name;
+	return 1;
+}
+
+/* What was being written when we were killed is nobody's any more. */
+static int remove_leftovers(struct spool *s)
+{
+	AUTO(directory) DIR *dir = NULL;
+	const char *name;
+	int rc = open_listing(s, &dir);
+
+	if (rc < 0)
+		return rc;
+	while ((rc = next_name(s, dir, &name)) > 0)
+		if (is_temporary_name(name) && unlinkat(s->fd, name, 0) < 0)
+			return error_errno("removing '%s/%s'", s->path, name);
+	return rc;
+}
+
+/* Create path, and make every directory on the way stay. */
+static int make_durable_dirs(int dirfd, const char *path)
+{
+	char part[PATH_MAX];
+	int rc = io_make_dirs(dirfd, path, 0700);
+
+	if (rc < 0)
+		return rc;
+	(void)snprintf(part, sizeof(part), "%s", path);
+	for (;;) {
+		char *slash = strrchr(part, '/');
+
+		rc = io_sync_parent(dirfd, part);
+		if (rc < 0 || !slash || slash == part)
+			return rc;
+		*slash = '\0';
+	}
+}
+
+static int new_spool(int dirfd, const char *path, struct spool **ret)
+{
+	AUTO(spool) struct spool *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return error_set(-ENOMEM, "out of memory");
+	s->fd = -1;
+	s->path = strdup(path);
+	if (!s->path)
+		return error_set(-ENOMEM, "out of memory");
+	s->fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->fd < 0)
+		return error_errno("opening spool '%s'", path);
+	*ret = TAKE(s);
+	return 0;
+}
+
+int spool_open(int dirfd, const char *path, struct spool **ret)
+{
+	AUTO(spool) struct spool *s = NULL;
+	int rc = make_durable_dirs(dirfd, path);
+
+	if (rc < 0)
+		return error_wrap(rc, "making spool '%s'", path);
+	rc = new_spool(dirfd, path, &s);
+	if (rc < 0)
+		return rc;
+	rc = remove_leftovers(s);
+	if (rc < 0)
+		return rc;
+	*ret = TAKE(s);
+	return 0;
+}
+
+int spool_begin(struct spool *s, uint64_t txid, int *ret_fd)
+{
+	char name[TEMPORARY_SIZE];
+	int fd;
+
+	temporary_name(txid, name);
+	/* Not O_TRUNC: an old descriptor must not reach the new file. */
+	if (unlinkat(s->fd, name, 0) < 0 && errno != ENOENT)
+		return error_errno("removing '%s/%s'", s->path, name);
+	fd = openat(s->fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return error_errno("creating '%s/%s'", s->path, name);
+	*ret_fd = fd;
+	return 0;
+}
+
+/*
+ * Give a file its name unless that is taken.  File systems that cannot rename
+ * so (NFS) can link so.
+ */
+static int rename_if_absent(int dirfd, const char *from, const char *to)
+{
+	if (renameat2(dirfd, from, dirfd, to, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return -errno;
+	if (linkat(dirfd, from, dirfd, to, 0) < 0 ||
+	    unlinkat(dirfd, from, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+static int publish(struct spool *s, const char *temporary, const char *name,
+		   int fd)
+{
+	int rc;
+
+	if (fsync(fd) < 0)
+		return error_errno("syncing '%s/%s'", s->path, temporary);
+	FAILPOINT("spool-written");
+	rc = rename_if_absent(s->fd, temporary, name);
+	if (rc == -EEXIST)
+		return error_set(rc, "batch '%s/%s' is there already", s->path,
+				 name);
+	if (rc < 0) {
+		errno = -rc;
+		return error_errno("naming batch '%s/%s'", s->path, name);
+	}
+	FAILPOINT("spool-renamed");
+	if (fsync(s->fd) < 0)
+		return error_errno("syncing spool '%s'", s->path);
+	return 0;
+}
+
+int spool_publish(struct spool *s, uint64_t txid, int fd)
+{
+	AUTO(fd) int owned = fd;
+	char temporary[TEMPORARY_SIZE], name[LTX_NAME_SIZE];
+	int rc;
+
+	temporary_name(txid, temporary);
+	batch_name(txid, name);
+	rc = publish(s, temporary, name, owned);
+	if (rc < 0)
+		(void)unlinkat(s->fd, temporary, 0);
+	return rc;
+}
+
+struct txids {
+	uint64_t *all;
+	size_t n, capacity;
+};
+
+static void txids_cleanup(struct txids *t)
+{
+	free(t->all);
+}
+
+static int add_txid(struct txids *t, uint64_t txid)
+{
+	if (t->n == t->capacity) {
+		size_t capacity = t->capacity ? 2 * t->capacity : 64;
+		uint64_t *all = realloc(t->all, capacity * sizeof(*all));
+
+		if (!all)
+			return error_set(-ENOMEM, "out of memory");
+		t->all = all;
+		t->capacity = capacity;
+	}
+	t->all[t->n++] = txid;
+	return 0;
+}
+
+static int compare_txids(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* A name that appears while the directory is read may be given twice. */
+static void sort_and_unite(struct txids *t)
+{
+	size_t kept = 0;
+
+	if (t->n == 0)
+		return;
+	qsort(t->all, t->n, sizeof(*t->all), compare_txids);
+	for (size_t i = 1; i < t->n; i++)
+		if (t->all[i] != t->all[kept])
+			t->all[++kept] = t->all[i];
+	t->n = kept + 1;
+}
+
+static int collect(struct spool *s, struct txids *t)
+{
+	AUTO(directory) DIR *dir = NULL;
+	const char *name;
+	uint64_t txid;
+	int rc = open_listing(s, &dir);
+
+	if (rc < 0)
+		return rc;
+	while ((rc = next_name(s, dir, &name)) > 0) {
+		if (!parse_batch_name(name, &txid))
+			continue;
+		rc = add_txid(t, txid);
+		if (rc < 0)
+			return rc;
+	}
+	sort_and_unite(t);
+	return rc;
+}
+
+int spool_list(struct spool *s, uint64_t **ret_txids, size_t *ret_n)
+{
+	AUTO(txids) struct txids t = { 0 };
+	int rc = collect(s, &t);
+
+	if (rc < 0)
+		return rc;
+	*ret_n = t.n;
+	*ret_txids = TAKE(t.all);
+	return 0;
+}
+
+int spool_range(struct spool *s, uint64_t *ret_first, uint64_t *ret_last)
+{
+	AUTO(txids) struct txids t = { 0 };
+	int rc = collect(s, &t);
+
+	if (rc < 0)
+		return rc;
+	*ret_first = t.n ? t.all[0] : 0;
+	*ret_last = t.n ? t.all[t.n - 1] : 0;
+	return 0;
+}
+
+int spool_open_batch(struct spool *s, uint64_t txid, int *ret_fd)
+{
+	char name[LTX_NAME_SIZE];
+	int fd;
+
+	batch_name(txid, name);
+	fd = openat(s->fd, name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno("opening batch '%s/%s'", s->path, name);
+	*ret_fd = fd;
+	return 0;
+}
+
+int spool_remove(struct spool *s, uint64_t txid)
+{
+	char name[LTX_NAME_SIZE];
+
+	batch_name(txid, name);
+	if (unlinkat(s->fd, name, 0) < 0 && errno != ENOENT)
+		return error_errno("removing batch '%s/%s'", s->path, name);
+	return 0;
+}
+
+/* A batch that is removed meanwhile counts nothing. */
+static int add_size(struct spool *s, uint64_t txid, uint64_t *bytes, size_t *n)
+{
+	char name[LTX_NAME_SIZE];
+	struct stat st;
+
+	batch_name(txid, name);
+	if (fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		*bytes += (uint64_t)st.st_size;
+		(*n)++;
+	} else if (errno != ENOENT) {
+		return error_errno("looking at batch '%s/%s'", s->path, name);
+	}
+	return 0;
+}
+
+int spool_size(struct spool *s, uint64_t *ret_bytes, size_t *ret_n)
+{
+	AUTO(txids) struct txids t = { 0 };
+	uint64_t bytes = 0;
+	size_t n = 0;
+	int rc = collect(s, &t);
+
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < t.n; i++) {
+		rc = add_size(s, t.all[i], &bytes, &n);
+		if (rc < 0)
+			return rc;
+	}
+	*ret_bytes = bytes;
+	*ret_n = n;
+	return 0;
+}
+
+void spool_free(struct spool *s)
+{
+	if (!s)
+		return;
+	fd_cleanup(&s->fd);
+	free(s->path);
+	free(s);
+}
