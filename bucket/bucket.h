@@ -27,7 +27,7 @@
  * bucket_retry.  Only bucket_retry retries.
  *
  * Keys are of [A-Za-z0-9._/=-], without "//", "./" or "../" components, not
- * beginning or ending with "/", at most BUCKET_KEY_MAX bytes; anything else is
+ * beginning or ending with "/", shorter than BUCKET_KEY_MAX; anything else is
  * refused with -EINVAL before it goes anywhere.  They are relative to the
  * prefix or path of the bucket's URL (bucket/url.h).
  *
@@ -107,6 +107,13 @@ enum bucket_caps {
 	BUCKET_IF_MATCH = 1 << 1,
 };
 
+/*
+ * What a driver implements.  The functions below call these with checked keys
+ * and prefixes, with a length that is not 0, with at most BUCKET_DELETE_MAX
+ * keys, with after never NULL, and with a ret that is never NULL and all
+ * zero.  get fills ret before the first byte goes to the sink: a get that
+ * broke off has said what it was reading, which bucket_retry needs to go on.
+ */
 struct bucket_ops {
 	const char *name; /* "file", "s3", "libs3" */
 	int (*get)(struct bucket *b, const char *key, uint64_t offset,
@@ -131,8 +138,9 @@ struct bucket {
 /*
  * Up to length bytes from offset on into sink, in order.  BUCKET_TO_END reads
  * to the end; a range that begins at or beyond the end is -ERANGE, one that
- * only ends beyond it is cut.  if_match (may be NULL): only while the object's
- * ETag is this one, else -ERR_PRECOND.  ret may be NULL.
+ * only ends beyond it is cut.  (From 0 to the end is no range: it reads an
+ * empty object, too.)  if_match (may be NULL): only while the object's ETag is
+ * this one, else -ERR_PRECOND.  ret may be NULL.
  *
  * After an error the sink may have got the beginning.
  */
