@@ -15,13 +15,12 @@
 /*
  * A page becomes a frame:
  *
- *	pgno (4) | flags (2) = 1 | size (4) | one LZ4 block of that size
+ *	pgno (4) | flags (2): LTX_PAGE_BLOCK | size (4) | one LZ4 block
  *
  * The file checksum runs over the frame's first ten bytes and the page itself,
  * not over the block.
  */
 enum {
-	BLOCK_FOLLOWS = 1,
 	FRAME_HEADER_SIZE = LTX_PAGE_HEADER_SIZE + 4,
 
 	/* Some 300 million pages. */
@@ -147,7 +146,7 @@ static int emit_page(struct ltx_encoder *enc, uint32_t pgno, const void *page)
 	if (block_size <= 0)
 		return error_set(-EIO, "LZ4 could not compress page %u", pgno);
 	put_be32(enc->frame, pgno);
-	put_be16(enc->frame + 4, BLOCK_FOLLOWS);
+	put_be16(enc->frame + 4, LTX_PAGE_BLOCK);
 	put_be32(enc->frame + LTX_PAGE_HEADER_SIZE, (uint32_t)block_size);
 	enc->crc = ltx_crc64(enc->crc, enc->frame, FRAME_HEADER_SIZE);
 	enc->crc = ltx_crc64(enc->crc, page, page_size);

@@ -35,6 +35,9 @@ enum {
 /* The only flag that exists: pre_apply and post_apply are not kept. */
 #define LTX_NO_CHECKSUM 0x2u
 
+/* In a page's header: its size follows, and then one LZ4 block. */
+#define LTX_PAGE_BLOCK 0x1u
+
 /* Every stored CRC has this bit, so that none is zero. */
 #define LTX_CHECKSUM_FLAG (UINT64_C(1) << 63)
 
