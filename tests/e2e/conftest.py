@@ -1,0 +1,123 @@
+"""Fixtures of the end-to-end tests; see docs/testing.md.
+
+What tests/run provides comes by environment: LITEBUCKET (the program),
+TEST_S3 (an S3 server's endpoint), TEST_JUDGES (a
+directory with `ltx` and `litestream`).  Without one of the latter two the tests
+that need it are skipped; with CI set they fail.
+"""
+import itertools
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import harness
+
+sys.path.insert(0, str(harness.ROOT / "tests" / "lib"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="the long counts")
+
+
+def required(what):
+    """What is missing is a skip for people and a failure in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} (required, because CI is set)")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prerequisites():
+    if not harness.LITEBUCKET.exists():
+        pytest.exit(f"{harness.LITEBUCKET} does not exist; build it first", 2)
+    if not os.path.exists("/dev/fuse"):
+        required("no /dev/fuse")
+    # The tests say themselves where they want something else.
+    for name in list(os.environ):
+        if name.startswith(("LITEBUCKET_", "AWS_")):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def soak(request):
+    """soak(few, many): a count for this run."""
+    long = request.config.getoption("--soak")
+    return lambda few, many: many if long else few
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A directory of this test, removed after it, with nothing left mounted."""
+    yield tmp_path
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        left = [line.split()[1] for line in mounts if str(tmp_path) in line.split()[1]]
+    for point in reversed(left):
+        subprocess.run(["umount", "-l", point], check=True)
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    assert not left, f"the test left mounts behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def s3_client():
+    endpoint = os.environ.get("TEST_S3")
+    if not endpoint:
+        required("no S3 server: TEST_S3 is not set")
+    import s3
+    return s3.Client(endpoint, "testak", "testsecretkey1")
+
+
+bucket_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def s3_bucket(s3_client):
+    return harness.S3Bucket(s3_client, f"test-{os.getpid()}-{next(bucket_numbers)}")
+
+
+@pytest.fixture
+def file_bucket(work):
+    (work / "bucket").mkdir()
+    return harness.FileBucket(work / "bucket")
+
+
+@pytest.fixture(params=["file", "s3"])
+def bucket(request):
+    """A fresh bucket of each kind."""
+    return request.getfixturevalue(f"{request.param}_bucket")
+
+
+@pytest.fixture
+def mount(work):
+    """mount(bucket, *options, ...): a Mount in this test's directory."""
+    started = []
+
+    def make(bucket, *options, name="data", **keywords):
+        made = harness.Mount(bucket, work / name, work / f"{name}.log", *options, **keywords)
+        started.append(made)
+        return made
+
+    yield make
+    for made in started:
+        made.unmount()
+
+
+@pytest.fixture(scope="session")
+def c_client(tmp_path_factory):
+    """tests/lib/client.c, compiled without sanitizers: an ordinary program."""
+    program = tmp_path_factory.mktemp("client") / "client"
+    source = harness.ROOT / "tests" / "lib" / "client.c"
+    harness.run("cc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, source, "-lsqlite3")
+    return program
+
+
+@pytest.fixture(scope="session")
+def judges():
+    """The directory of the public programs `ltx` and `litestream`."""
+    directory = os.environ.get("TEST_JUDGES")
+    if not directory:
+        required("no judges: TEST_JUDGES is not set")
+    return pathlib.Path(directory)

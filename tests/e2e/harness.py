@@ -1,0 +1,331 @@
+"""What the end-to-end tests are made of: the program, mounts, buckets.
+
+Everything here runs real processes; nothing is simulated.  Paths are absolute
+and below a test's own temporary directory.
+"""
+import hashlib
+import json
+import os
+import pathlib
+import re
+import select
+import shutil
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+import urllib.parse
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LITEBUCKET = pathlib.Path(
+    os.environ.get("LITEBUCKET", ROOT / "build" / "dev" / "litebucket")
+).resolve()
+
+OBJECT = re.compile(r"^(?P<db>.+)/(?:ltx/)?(?P<level>[0-9]+)/(?P<min>[0-9a-f]{16})-(?P<max>[0-9a-f]{16})\.ltx$")
+SANITIZER = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:")
+
+# No single step of a test takes this long, whatever machine it is.
+STEP_SECONDS = 120
+
+
+def run(*command, timeout=STEP_SECONDS, check=True, **options):
+    """A command's result, with its output as text."""
+    command = [str(part) for part in command]
+    result = subprocess.run(command, timeout=timeout, text=True,
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, **options)
+    assert not SANITIZER.search(result.stderr), result.stderr
+    if check:
+        assert result.returncode == 0, (
+            f"{' '.join(command)}\nexit status {result.returncode}\n{result.stderr}")
+    return result
+
+
+def litebucket(*arguments, **options):
+    return run(LITEBUCKET, *arguments, **options)
+
+
+def sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync(path):
+    """Wait until what is committed is in the bucket; its TXID as text."""
+    text = litebucket("sync", path).stdout
+    assert re.fullmatch(r"[0-9a-f]{16}\n", text), repr(text)
+    return text.strip()
+
+
+def restore(bucket, database, output, txid=None):
+    options = ["--txid", txid] if txid else []
+    return litebucket("restore", *options, "-o", output, bucket.url_of(database),
+                      env=bucket.environment())
+
+
+def history(bucket, database):
+    """The TXIDs that can be restored, as text, in order."""
+    text = litebucket("history", "--json", bucket.url_of(database),
+                      env=bucket.environment()).stdout
+    return [point["txid"] for point in json.loads(text)["points"]]
+
+
+def copy_at_rest(database, output):
+    """The committed state of a database that nobody writes, as one file.
+
+    The database and its WAL are copied as they are, and SQLite merges the
+    copies; the original is not opened by SQLite, so it stays as it is.
+    """
+    output = pathlib.Path(output)
+    shutil.copyfile(database, output)
+    wal = pathlib.Path(f"{database}-wal")
+    if wal.exists() and wal.stat().st_size:
+        shutil.copyfile(wal, f"{output}-wal")
+        merge(output)
+    return output
+
+
+def merge(database):
+    """Checkpoint a WAL into its database and remove it."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    connection.close()
+    assert not busy
+    for suffix in ("-wal", "-shm"):
+        pathlib.Path(f"{database}{suffix}").unlink(missing_ok=True)
+
+
+def assert_intact(database):
+    connection = sqlite3.connect(f"file:{database}?immutable=1", uri=True)
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+
+
+def assert_same_bytes(actual, expected):
+    """Equal, or the first difference by page."""
+    if sha256(actual) == sha256(expected):
+        return
+    a, b = pathlib.Path(actual).read_bytes(), pathlib.Path(expected).read_bytes()
+    first = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    raise AssertionError(f"{actual} ({len(a)} bytes) and {expected} ({len(b)} bytes) "
+                         f"differ first at byte {first}")
+
+
+class FileBucket:
+    """A directory, in Litestream's file layout."""
+
+    name = "file"
+
+    def __init__(self, directory):
+        self.directory = pathlib.Path(directory)
+        self.url = f"file://{self.directory}"
+
+    def url_of(self, database):
+        return f"{self.url}/{urllib.parse.quote(database)}"
+
+    def environment(self):
+        return dict(os.environ)
+
+    def keys(self):
+        return sorted(str(path.relative_to(self.directory))
+                      for path in self.directory.rglob("*.ltx"))
+
+    def read(self, key):
+        return (self.directory / key).read_bytes()
+
+    def write(self, key, data):
+        (self.directory / key).write_bytes(data)
+
+    def remove(self, key):
+        (self.directory / key).unlink()
+
+
+class S3Bucket:
+    """A fresh bucket of the S3 server that the run has started."""
+
+    name = "s3"
+    PREFIX = "some/prefix"
+
+    def __init__(self, client, name):
+        self.client = client
+        self.bucket = name
+        client.create_bucket(name)
+        query = urllib.parse.urlencode({"endpoint": client.endpoint, "region": "us-east-1"})
+        self.query = f"?{query}"
+        self.url = f"s3://{name}/{self.PREFIX}{self.query}"
+
+    def url_of(self, database):
+        return f"s3://{self.bucket}/{self.PREFIX}/{urllib.parse.quote(database)}{self.query}"
+
+    def environment(self):
+        return dict(os.environ, AWS_ACCESS_KEY_ID=self.client.access_key,
+                    AWS_SECRET_ACCESS_KEY=self.client.secret_key)
+
+    def keys(self):
+        return [key[len(self.PREFIX) + 1:]
+                for key in self.client.list(self.bucket, f"{self.PREFIX}/")
+                if key.endswith(".ltx")]
+
+    def read(self, key):
+        return self.client.get(self.bucket, f"{self.PREFIX}/{key}")
+
+    def write(self, key, data):
+        self.client.put(self.bucket, f"{self.PREFIX}/{key}", data)
+
+    def remove(self, key):
+        self.client.delete(self.bucket, f"{self.PREFIX}/{key}")
+
+
+def objects(bucket):
+    """Every LTX file's key with the hash of its bytes."""
+    return {key: hashlib.sha256(bucket.read(key)).hexdigest() for key in bucket.keys()}
+
+
+def slot_key(bucket, database, txid):
+    """The key of a level 0 file."""
+    for key in bucket.keys():
+        match = OBJECT.match(key)
+        if (match and match["db"] == database and int(match["level"]) == 0
+                and match["min"] == txid):
+            return key
+    raise AssertionError(f"no slot {txid} of {database} in {bucket.url}")
+
+
+class Mount:
+    """A running `litebucket mount`.
+
+        with Mount(bucket, directory, log) as mount:
+            sqlite3.connect(mount / "app.db")
+
+    Leaving the block stops it in order, and fails if it did not end well.
+    """
+
+    def __init__(self, bucket, directory, log, *options, mountpoint=None,
+                 environment=None, limit_seconds=600):
+        self.bucket = bucket
+        self.directory = pathlib.Path(directory)
+        self.point = pathlib.Path(mountpoint or directory)
+        self.log = pathlib.Path(log)
+        self.options = list(options)
+        self.environment = environment or {}
+        self.limit_seconds = limit_seconds
+        self.process = None
+        self.watchdog = None
+
+    def __truediv__(self, name):
+        return self.point / name
+
+    def __enter__(self):
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.point.mkdir(parents=True, exist_ok=True)
+        self.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        try:
+            if self.process:
+                status = self.stop()
+                if kind is None:
+                    assert status == 0, f"mount ended with {status}:\n{self.log_text()}"
+        finally:
+            self.unmount()
+        if kind is None:
+            self.check_log()
+
+    def start(self):
+        """Start and wait until it serves; raises MountFailed if it ended."""
+        ready, ready_child = os.pipe()
+        command = [LITEBUCKET, "mount", "--ready-fd", ready_child, *self.options]
+        if self.point != self.directory:
+            command += ["--mountpoint", self.point]
+        command += [self.directory, self.bucket.url]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [str(part) for part in command], pass_fds=[ready_child], stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, env={**self.bucket.environment(), **self.environment})
+        os.close(ready_child)
+        try:
+            self.wait_ready(ready)
+        finally:
+            os.close(ready)
+        # A daemon that hangs would hang this process inside the kernel, where
+        # nothing but the daemon's end gets it out.
+        self.watchdog = threading.Timer(self.limit_seconds, self.process.kill)
+        self.watchdog.daemon = True
+        self.watchdog.start()
+
+    def wait_ready(self, ready):
+        readable, _, _ = select.select([ready], [], [], STEP_SECONDS)
+        if readable and os.read(ready, 64):
+            return
+        if not readable:
+            self.process.kill()
+        status = self.process.wait(STEP_SECONDS)
+        self.process = None
+        raise MountFailed(status, self.log_text())
+
+    def forget_process(self):
+        self.watchdog.cancel()
+        process, self.process = self.process, None
+        return process
+
+    def stop(self):
+        """SIGTERM; the exit status."""
+        process = self.forget_process()
+        process.terminate()
+        try:
+            return process.wait(STEP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    def kill(self):
+        """SIGKILL: the mount stays behind, dead."""
+        process = self.forget_process()
+        process.send_signal(signal.SIGKILL)
+        process.wait(STEP_SECONDS)
+
+    def unmount(self):
+        """Whatever happened, leave nothing mounted."""
+        if self.process:
+            self.kill()
+        while is_mounted(self.point):
+            subprocess.run(["umount", "-l", self.point], check=True)
+
+    def log_text(self):
+        return self.log.read_text(errors="replace")
+
+    def check_log(self):
+        assert not SANITIZER.search(self.log_text()), self.log_text()
+
+    def wait_for_log(self, pattern, seconds=30):
+        eventually(lambda: re.search(pattern, self.log_text()), seconds,
+                   lambda: f"no /{pattern}/ in the log:\n{self.log_text()}")
+
+
+class MountFailed(Exception):
+    def __init__(self, status, log):
+        super().__init__(f"mount ended with {status}:\n{log}")
+        self.status = status
+        self.log = log
+
+
+def is_mounted(point):
+    with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
+        return any(line.split()[1] == str(point) for line in mounts)
+
+
+def eventually(condition, seconds, describe):
+    """Wait for a condition, and return what it gave."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < deadline, describe() if callable(describe) else describe
+        time.sleep(0.05)
