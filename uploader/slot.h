@@ -1,0 +1,24 @@
+#ifndef LITEBUCKET_UPLOADER_SLOT_H
+#define LITEBUCKET_UPLOADER_SLOT_H
+
+/*
+ * One slot of a database's log, filled or found filled.
+ */
+struct batch;
+struct bucket;
+struct bucket_info;
+
+/*
+ * Put the batch into its slot if that is empty.  If it is not, read the slot
+ * and compare: our own bytes were put by an earlier try whose reply was lost,
+ * and count as much as a reply that came (R13).  Bytes are our own if they are
+ * equal, because the header's node id holds a random number of each batch (R2).
+ *
+ * 0: the batch is in the bucket.  -ERR_FENCED: another writer's is, and stays.
+ * Anything else leaves open what happened: call again.  ret gets the date of
+ * the reply, also on failure 0 if there is none.
+ */
+int slot_put(struct bucket *b, const char *db, const struct batch *batch,
+	     struct bucket_info *ret);
+
+#endif

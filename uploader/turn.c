@@ -1,0 +1,350 @@
+#include <stdio.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "bucket/bucket.h"
+#include "ltx/name.h"
+#include "ltx/spool.h"
+#include "uploader/batch.h"
+#include "uploader/pace.h"
+#include "uploader/skew.h"
+#include "uploader/slot.h"
+#include "uploader/snapshot.h"
+#include "uploader/state.h"
+
+#include "uploader/turn.h"
+
+/*
+ * How a turn can end.  A failure may be the bucket's or capture's; only what
+ * sending found can stop a database for good, because what is sealed never
+ * changes again, while a seal that failed may succeed later.
+ */
+enum outcome {
+	NOTHING,    /* there was nothing to do yet */
+	SENT,	    /* one batch; there may be more */
+	NOT_SEALED, /* failed before there was a batch */
+	NOT_SENT,
+};
+
+static int64_t seal_due(const struct uploader *u, const struct uploader_db *db,
+			int64_t now_ms)
+{
+	return pace_due(u->config.interval_ms, db->sealed_ms, now_ms,
+			db->urged);
+}
+
+/* Has the time come to seal?  If so this seal answers all that was asked. */
+static bool begin_seal(struct uploader *u, struct uploader_db *db,
+		       bool *ret_urged)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
+	int64_t now = clock_monotonic_ms();
+
+	if (!db->urged && (!db->dirty || seal_due(u, db, now) > now))
+		return false;
+	*ret_urged = db->urged;
+	db->urged = db->dirty = false;
+	return true;
+}
+
+static void end_seal(struct uploader *u, struct uploader_db *db, int rc,
+		     bool urged)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
+
+	if (rc > 0)
+		db->sealed_ms = clock_monotonic_ms();
+	if (rc < 0) {
+		db->dirty = true;
+		db->urged |= urged;
+	}
+}
+
+/* 1: a batch was sealed; 0: it is not time, or there is nothing new. */
+static int seal(struct uploader *u, struct uploader_db *db)
+{
+	bool urged;
+	int rc;
+
+	if (!begin_seal(u, db, &urged))
+		return 0;
+	rc = u->config.seal(u->config.arg, db->path);
+	if (rc == -ENOENT) /* the database is gone, and all it had is sealed */
+		rc = 0;
+	end_seal(u, db, rc, urged);
+	return rc;
+}
+
+/* The next batch into ret. */
+static enum outcome find_batch(struct uploader *u, struct uploader_db *db,
+			       struct batch *ret, int *ret_rc)
+{
+	uint64_t txid = db->settled + 1;
+	int rc = batch_open(db->spool, txid, ret);
+	int sealed;
+
+	if (rc == -ENOENT) {
+		sealed = seal(u, db);
+		if (sealed <= 0) {
+			*ret_rc = sealed;
+			return sealed < 0 ? NOT_SEALED : NOTHING;
+		}
+		rc = batch_open(db->spool, txid, ret);
+		if (rc == -ENOENT)
+			rc = error_set(-ERR_GAP, "the batch that was sealed is "
+					"not the next after the last one sent");
+	}
+	if (rc == 0 && txid <= db->found && txid > db->verified) {
+		rc = batch_verify(ret);
+		if (rc == 0)
+			db->verified = txid;
+	}
+	*ret_rc = rc;
+	return rc < 0 ? NOT_SENT : SENT;
+}
+
+int turn_check_store(struct uploader *u)
+{
+	unsigned caps;
+	bool trusted;
+	int rc;
+
+	(void)lock(&u->lock);
+	trusted = u->trusted;
+	(void)pthread_mutex_unlock(&u->lock);
+	if (trusted)
+		return 0;
+
+	rc = bucket_probe(u->config.bucket, &caps);
+	if (rc < 0)
+		return rc;
+	if (!(caps & BUCKET_IF_ABSENT))
+		return error_set(-EOPNOTSUPP,
+				 "%s: this store cannot keep two writers apart "
+				 "(it ignores If-None-Match), so nothing is "
+				 "uploaded to it; use one that can",
+				 u->config.bucket->url);
+	(void)lock(&u->lock);
+	u->trusted = true;
+	(void)pthread_mutex_unlock(&u->lock);
+	return 0;
+}
+
+static void note_date(struct uploader *u, int64_t requested_ms,
+		      const struct bucket_info *reply)
+{
+	int64_t before, after;
+
+	if (reply->date_ms == 0)
+		return;
+	(void)lock(&u->lock);
+	before = u->offset_ms;
+	after = skew_adjust(before, requested_ms, clock_wall_ms(),
+			    reply->date_ms);
+	u->offset_ms = after;
+	(void)pthread_mutex_unlock(&u->lock);
+	if (after != before && u->config.clock_offset)
+		u->config.clock_offset(u->config.arg, after);
+}
+
+static void note_sent(struct uploader *u, struct uploader_db *db, uint64_t size)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
+
+	if (size == 0)
+		return;
+	db->sent_bytes += size;
+	db->sent_objects++;
+}
+
+static void note_confirmed(struct uploader *u, struct uploader_db *db,
+			   uint64_t txid)
+{
+	char text[LTX_TXID_TEXT_SIZE];
+
+	(void)lock(&u->lock);
+	db->confirmed = txid;
+	db->confirmed_at_ms = clock_wall_ms();
+	(void)pthread_cond_broadcast(&db->changed);
+	(void)pthread_mutex_unlock(&u->lock);
+
+	ltx_txid_format(txid, text);
+	log_debug("batch confirmed", "db=%s txid=%s", log_quote(db->path),
+		  text);
+	if (u->config.confirmed)
+		u->config.confirmed(u->config.arg, db->path, txid);
+}
+
+static int fill_slot(struct uploader *u, struct uploader_db *db,
+		     const struct batch *batch)
+{
+	int64_t requested_ms = clock_wall_ms();
+	struct bucket_info reply;
+	int rc = slot_put(u->config.bucket, db->key, batch, &reply);
+
+	note_date(u, requested_ms, &reply);
+	if (rc < 0)
+		return rc;
+	note_sent(u, db, batch->size);
+	note_confirmed(u, db, batch->header.max_txid);
+	return 0;
+}
+
+static int make_snapshot(struct uploader *u, struct uploader_db *db,
+			 const struct batch *batch)
+{
+	struct bucket *b = u->config.bucket;
+	uint64_t size;
+	int rc;
+
+	/* After a start, the slot before is known by the bucket only. */
+	if (db->settled > 0 && db->before.page_size == 0) {
+		rc = snapshot_slot_header(b, db->key, db->settled,
+					  &db->before);
+		if (rc < 0)
+			return rc;
+	}
+	if (!snapshot_due(&db->before, &batch->header))
+		return 0;
+	rc = snapshot_put(b, db->key, batch, u->temp_dir, &size);
+	if (rc == -EINVAL && db->before.page_size == 0)
+		return 0; /* it was no base after all */
+	if (rc < 0)
+		return error_wrap(rc, "the snapshot of '%s'", db->path);
+	note_sent(u, db, size);
+	return 0;
+}
+
+/* Slot, snapshot, and only then out of the spool. */
+static int send_batch(struct uploader *u, struct uploader_db *db,
+		      const struct batch *batch)
+{
+	uint64_t txid = batch->header.max_txid;
+	int rc = turn_check_store(u);
+
+	/* Only this turn changes confirmed, so it may read it without lock. */
+	if (rc == 0 && db->confirmed < txid)
+		rc = fill_slot(u, db, batch);
+	if (rc == 0)
+		rc = make_snapshot(u, db, batch);
+	if (rc < 0)
+		return rc;
+	FAILPOINT("slot-confirmed");
+	rc = spool_remove(db->spool, txid);
+	if (rc < 0)
+		return rc;
+	db->settled = txid;
+	db->before = batch->header;
+	return 0;
+}
+
+static enum outcome have_turn(struct uploader *u, struct uploader_db *db,
+			      int *ret_rc)
+{
+	AUTO(batch) struct batch batch = BATCH_NONE;
+	enum outcome found = find_batch(u, db, &batch, ret_rc);
+
+	if (found != SENT)
+		return found;
+	*ret_rc = send_batch(u, db, &batch);
+	return *ret_rc < 0 ? NOT_SENT : SENT;
+}
+
+static bool beyond_repair(int rc)
+{
+	return rc == -ERR_FENCED || rc == -EOPNOTSUPP || rc == -ERR_CORRUPT ||
+	       rc == -ERR_GAP;
+}
+
+/* What to say of a failure; NULL: nothing new. */
+static const char *news(const struct uploader_db *db, enum outcome outcome,
+			int rc)
+{
+	bool slow = !bucket_transient(rc);
+
+	if (outcome == NOT_SENT && beyond_repair(rc))
+		return "upload stopped";
+	if (db->failures > 0 && (db->slow || !slow))
+		return NULL;
+	if (outcome == NOT_SEALED)
+		return "cannot seal, trying again";
+	return slow ? "cannot upload, trying again slowly" :
+		      "bucket does not answer";
+}
+
+/*
+ * Trouble is logged when it begins, when it turns from waiting to something
+ * that a person must mend, and when it ends.  Without the lock: whoever reads
+ * the log may be slow.
+ */
+static void log_end(const struct uploader_db *db, enum outcome outcome, int rc)
+{
+	const char *message;
+
+	if (rc == 0) {
+		if (db->failures > 0)
+			log_info("uploading again", "db=%s failures=%u",
+				 log_quote(db->path), db->failures);
+		return;
+	}
+	message = news(db, outcome, rc);
+	if (message)
+		log_warn(message, "db=%s error=%s", log_quote(db->path),
+			 log_quote(error_message()));
+}
+
+static void fail(struct uploader *u, struct uploader_db *db,
+		 enum outcome outcome, int rc)
+{
+	int64_t now = clock_monotonic_ms();
+	uint32_t random;
+
+	(void)snprintf(db->error, sizeof(db->error), "%s", error_message());
+	if (outcome == NOT_SENT && beyond_repair(rc)) {
+		db->stopped = rc;
+		return;
+	}
+	db->slow = !bucket_transient(rc);
+	io_random(&random, sizeof(random));
+	queue_put(&u->queue, &db->entry,
+		  now + pace_pause(db->failures++, db->slow, random));
+}
+
+static void succeed(struct uploader_db *db)
+{
+	db->failures = 0;
+	db->slow = false;
+	db->error[0] = '\0';
+}
+
+void turn_schedule(struct uploader *u, struct uploader_db *db)
+{
+	int64_t now = clock_monotonic_ms();
+
+	if (db->urged || db->dirty)
+		queue_put(&u->queue, &db->entry, seal_due(u, db, now));
+}
+
+void turn_run(struct uploader *u, struct uploader_db *db)
+{
+	int rc;
+	enum outcome outcome = have_turn(u, db, &rc);
+
+	log_end(db, outcome, rc);
+	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
+	db->running = false;
+	if (rc < 0)
+		fail(u, db, outcome, rc);
+	else
+		succeed(db);
+	if (outcome == SENT)
+		queue_put(&u->queue, &db->entry, clock_monotonic_ms());
+	else if (outcome == NOTHING)
+		turn_schedule(u, db);
+	if (!uploader_db_active(db))
+		(void)pthread_cond_broadcast(&db->changed);
+}
