@@ -33,7 +33,7 @@ static int field(const char *text, const char *key, int base, uint64_t *ret)
 
 static int parse(const char *text, struct position *ret)
 {
-	uint64_t format, page_size, commit, dropped, clean, time, mtime, ctime,
+	uint64_t format, page_size, commit, dropped, time, mtime, ctime,
 		wal_mtime;
 	const struct {
 		const char *key;
@@ -47,7 +47,7 @@ static int parse(const char *text, struct position *ret)
 		{ "commit", 10, &commit },
 		{ "timestamp-ms", 10, &time },
 		{ "dropped", 10, &dropped },
-		{ "clean", 10, &clean },
+		{ "clean", 16, &ret->clean },
 		{ "main-size", 10, &ret->main_size },
 		{ "main-mtime-ns", 10, &mtime },
 		{ "main-ctime-ns", 10, &ctime },
@@ -70,7 +70,6 @@ static int parse(const char *text, struct position *ret)
 	ret->commit = (uint32_t)commit;
 	ret->timestamp_ms = (int64_t)time;
 	ret->dropped = dropped != 0;
-	ret->clean = clean != 0;
 	ret->main_mtime_ns = (int64_t)mtime;
 	ret->main_ctime_ns = (int64_t)ctime;
 	ret->wal_mtime_ns = (int64_t)wal_mtime;
@@ -103,7 +102,7 @@ int position_store(int dirfd, const char *path, const struct position *p)
 			 "commit=%u\n"
 			 "timestamp-ms=%" PRId64 "\n"
 			 "dropped=%d\n"
-			 "clean=%d\n"
+			 "clean=%016" PRIx64 "\n"
 			 "main-size=%" PRIu64 "\n"
 			 "main-mtime-ns=%" PRId64 "\n"
 			 "main-ctime-ns=%" PRId64 "\n"

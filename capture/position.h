@@ -9,8 +9,9 @@
  * each sealed batch, before the batch may be sent: a TXID that was ever sent
  * is never given to other pages.
  *
- * clean and what follows it say that capture stopped in order; if the files
- * still look the same then, nothing has to be compared (D20).
+ * clean names the run that capture last stopped in order (capture_close()); if
+ * that was the last run, and the files still look the same, nothing has to be
+ * compared (D20).
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,7 +23,7 @@ struct position {
 	uint32_t commit;
 	int64_t timestamp_ms;	/* of the batch */
 	bool dropped;
-	bool clean;
+	uint64_t clean;		/* 0: sealed since */
 	uint64_t main_size, wal_size;
 	int64_t main_mtime_ns, main_ctime_ns, wal_mtime_ns;
 };

@@ -184,27 +184,27 @@ int spool_begin(struct spool *s, uint64_t txid, int *ret_fd)
  * Give a file its name unless that is taken.  File systems that cannot rename
  * so (NFS) can link so.
  */
-static int rename_if_absent(int dirfd, const char *from, const char *to)
+static int rename_if_absent(int from_dir, const char *from, int to_dir,
+			    const char *to)
 {
-	if (renameat2(dirfd, from, dirfd, to, RENAME_NOREPLACE) == 0)
+	if (renameat2(from_dir, from, to_dir, to, RENAME_NOREPLACE) == 0)
 		return 0;
 	if (errno != EINVAL && errno != ENOSYS)
 		return -errno;
-	if (linkat(dirfd, from, dirfd, to, 0) < 0 ||
-	    unlinkat(dirfd, from, 0) < 0)
+	if (linkat(from_dir, from, to_dir, to, 0) < 0 ||
+	    unlinkat(from_dir, from, 0) < 0)
 		return -errno;
 	return 0;
 }
 
-static int publish(struct spool *s, const char *temporary, const char *name,
-		   int fd)
+/* Give the synced file from in from_dir its name as a batch, durably. */
+static int name_batch(struct spool *s, int from_dir, const char *from,
+		      const char *name)
 {
 	int rc;
 
-	if (fsync(fd) < 0)
-		return error_errno("syncing '%s/%s'", s->path, temporary);
 	FAILPOINT("spool-written");
-	rc = rename_if_absent(s->fd, temporary, name);
+	rc = rename_if_absent(from_dir, from, s->fd, name);
 	if (rc == -EEXIST)
 		return error_set(rc, "batch '%s/%s' is there already", s->path,
 				 name);
@@ -216,6 +216,22 @@ static int publish(struct spool *s, const char *temporary, const char *name,
 	if (fsync(s->fd) < 0)
 		return error_errno("syncing spool '%s'", s->path);
 	return 0;
+}
+
+static int publish(struct spool *s, const char *temporary, const char *name,
+		   int fd)
+{
+	if (fsync(fd) < 0)
+		return error_errno("syncing '%s/%s'", s->path, temporary);
+	return name_batch(s, s->fd, temporary, name);
+}
+
+int spool_adopt(struct spool *s, int dirfd, const char *name, uint64_t txid)
+{
+	char batch[LTX_NAME_SIZE];
+
+	batch_name(txid, batch);
+	return name_batch(s, dirfd, name, batch);
 }
 
 int spool_publish(struct spool *s, uint64_t txid, int fd)

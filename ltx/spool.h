@@ -15,6 +15,8 @@
  *
  * Sealing:	spool_begin  ->  write to the descriptor  ->  spool_publish
  *
+ * or, for who has a complete file already, spool_adopt.
+ *
  * A crash before spool_publish leaves a *.tmp that the next spool_open removes.
  *
  * Threads: one writer (begin, publish) and one reader (list, open, remove) at
@@ -39,6 +41,12 @@ int spool_begin(struct spool *s, uint64_t txid, int *ret_fd);
  * case.  -EEXIST: the batch is there already.
  */
 int spool_publish(struct spool *s, uint64_t txid, int fd);
+
+/*
+ * Take a file that is complete and synced, name in dirfd (of the same file
+ * system), into the spool as batch txid.  Durable when it returns.  -EEXIST.
+ */
+int spool_adopt(struct spool *s, int dirfd, const char *name, uint64_t txid);
 
 /*
  * TXIDs in ascending order; the array is the caller's to free.  Other names

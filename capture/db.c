@@ -1,0 +1,355 @@
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "ltx/dbsum.h"
+#include "ltx/spool.h"
+
+#include "capture/db.h"
+
+int db_new(struct capture *c, const struct capture_config *config,
+	   const char *path, struct db **ret)
+{
+	struct db *db = calloc(1, sizeof(*db));
+
+	if (db)
+		db->path = strdup(path);
+	if (!db || !db->path) {
+		free(db);
+		return error_set(-ENOMEM, "out of memory");
+	}
+	db->capture = c;
+	db->config = config;
+	db->state_fd = db->main_fd = db->wal_fd = -1;
+	(void)pthread_mutex_init(&db->seal_lock, NULL);
+	(void)pthread_mutex_init(&db->lock, NULL);
+	(void)pthread_mutex_init(&db->mark, NULL);
+	*ret = db;
+	return 0;
+}
+
+void db_close_files(struct db *db)
+{
+	if (db->main_fd >= 0)
+		(void)close(db->main_fd);
+	if (db->wal_fd >= 0)
+		(void)close(db->wal_fd);
+	db->main_fd = db->wal_fd = -1;
+}
+
+void db_free(struct db *db)
+{
+	if (!db)
+		return;
+	db_close_files(db);
+	batch_free(db->open);
+	batch_free(db->sealing);
+	pages_free(db->pages);
+	spool_free(db->spool);
+	if (db->state_fd >= 0)
+		(void)close(db->state_fd);
+	pgmap_clear(&db->wal_index);
+	pgmap_clear(&db->dirty.pages);
+	(void)pthread_mutex_destroy(&db->mark);
+	(void)pthread_mutex_destroy(&db->lock);
+	(void)pthread_mutex_destroy(&db->seal_lock);
+	free(db->path);
+	free(db);
+}
+
+void db_fail(struct db *db, const char *doing)
+{
+	char error[sizeof(db->error)];
+
+	(void)snprintf(error, sizeof(error), "%s: %s", doing, error_message());
+	db->compare = true;
+	db->in_doubt = true;
+	atomic_store(&db->resting, true);
+	if (strcmp(error, db->error) == 0)
+		return;
+	strcpy(db->error, error);
+	log_error("database is not captured; it will be compared", "db=%s error=%s",
+		  log_quote(db->path), log_quote(error));
+}
+
+static int open_backing(struct db *db, const char *suffix, int *fd)
+{
+	char path[4200];
+
+	if (*fd >= 0)
+		return 0;
+	(void)snprintf(path, sizeof(path), "%s%s", db->path, suffix);
+	*fd = openat(db->config->dirfd, path,
+		     O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	return *fd < 0 ? error_errno("opening '%s'", path) : 0;
+}
+
+int db_open_main(struct db *db)
+{
+	return open_backing(db, "", &db->main_fd);
+}
+
+int db_open_wal(struct db *db)
+{
+	return open_backing(db, "-wal", &db->wal_fd);
+}
+
+/* The state directory's name: a hash, because paths are longer than names. */
+static void state_name(const char *path, char ret[33])
+{
+	XXH128_hash_t hash = XXH3_128bits(path, strlen(path));
+
+	(void)snprintf(ret, 33, "%016" PRIx64 "%016" PRIx64,
+		       (uint64_t)hash.high64, (uint64_t)hash.low64);
+}
+
+static int open_state(struct db *db, int state_root_fd)
+{
+	char name[33];
+	int rc;
+
+	state_name(db->path, name);
+	rc = io_make_dirs(state_root_fd, name, 0700);
+	if (rc < 0)
+		return rc;
+	db->state_fd = openat(state_root_fd, name,
+			      O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (db->state_fd < 0)
+		return error_errno("opening state directory '%s'", name);
+	if (faccessat(db->state_fd, "name", F_OK, 0) == 0)
+		return 0;
+	return io_write_atomically(db->state_fd, "name", db->path,
+				   strlen(db->path));
+}
+
+/* position and pages belong together, or everything is unknown. */
+static int check_pages(struct db *db)
+{
+	uint64_t sum = pages_sum(db->pages, db->position.commit);
+
+	if (db->position.page_size == 0 || sum == db->position.dbsum)
+		return 0;
+	log_warn("page hashes do not fit; comparing and sending every page",
+		 "db=%s", log_quote(db->path));
+	return pages_truncate(db->pages, 0);
+}
+
+static int take_up_state(struct db *db)
+{
+	int rc = position_load(db->state_fd, "position", &db->position);
+
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	rc = pages_open(db->state_fd, "pages", &db->pages);
+	if (rc == 0)
+		rc = spool_open(db->state_fd, "spool", &db->spool);
+	if (rc == 0)
+		rc = db_recover_sealing(db);
+	if (rc == 0)
+		rc = check_pages(db);
+	if (rc < 0)
+		return rc;
+	db->page_size = db->position.page_size;
+	db->dirty.page_size = db->page_size;
+	/* Until somebody knows better: the file may have changed since. */
+	db->compare = db->in_doubt = db->page_size != 0;
+	if (pages_count(db->pages) == 0)
+		return 0;
+	db->commit = db->position.commit;
+	db->dbsum = db->position.dbsum;
+	return 0;
+}
+
+static uint64_t confirmed_txid(struct db *db)
+{
+	uint64_t first, last;
+
+	if (spool_range(db->spool, &first, &last) < 0 || first == 0)
+		return db->position.txid;
+	return first - 1;
+}
+
+int db_attach(struct db *db, int state_root_fd)
+{
+	int rc;
+
+	if (db->spool)
+		return 0;
+	rc = open_state(db, state_root_fd);
+	if (rc == 0)
+		rc = take_up_state(db);
+	if (rc < 0) {
+		pages_free(TAKE(db->pages));
+		spool_free(TAKE(db->spool));
+		fd_cleanup(&db->state_fd);
+		db->state_fd = -1;
+		return error_wrap(rc, "taking up the state of '%s'", db->path);
+	}
+	if (db->config->appeared)
+		db->config->appeared(db->config->arg, db->path, db->spool,
+				     confirmed_txid(db));
+	return 0;
+}
+
+uint64_t db_known(const struct db *db, uint32_t pgno)
+{
+	const struct batch *layers[] = { db->open, db->sealing };
+	uint64_t hash;
+
+	for (int i = 0; i < 2; i++) {
+		if (!layers[i])
+			continue;
+		if (batch_find(layers[i], pgno, &hash))
+			return hash;
+		if (pgno > layers[i]->low_commit)
+			return 0;
+	}
+	if (pgno > db->position.commit)
+		return 0;
+	return pages_get(db->pages, pgno);
+}
+
+static int read_from_wal(struct db *db, uint32_t frame, void *ret_page)
+{
+	uint64_t offset = wal_frame_offset(db->wal.page_size, frame) +
+			  WAL_FRAME_HEADER_SIZE;
+	ssize_t n = io_pread(db->wal_fd, ret_page, db->page_size, offset);
+
+	if (n == (ssize_t)db->page_size)
+		return 0;
+	return n < 0 ? error_wrap((int)n, "reading the WAL") :
+		       error_set(-EIO, "WAL frame %u vanished", frame);
+}
+
+int db_read_page(struct db *db, uint32_t pgno, void *ret_page)
+{
+	uint32_t frame = pgmap_get(&db->wal_index, pgno);
+	ssize_t n;
+	int rc;
+
+	if (frame)
+		return read_from_wal(db, frame - 1, ret_page);
+	rc = db_open_main(db);
+	if (rc < 0)
+		return rc;
+	n = io_pread(db->main_fd, ret_page, db->page_size,
+		     (uint64_t)(pgno - 1) * db->page_size);
+	if (n < 0)
+		return error_wrap((int)n, "reading page %u", pgno);
+	memset((char *)ret_page + n, 0, db->page_size - (size_t)n);
+	return 0;
+}
+
+static int ensure_open(struct db *db)
+{
+	if (db->open)
+		return 0;
+	return batch_new(db->state_fd, db->page_size, db->commit, &db->open);
+}
+
+int db_put_page(struct db *db, uint32_t pgno, const void *page)
+{
+	uint64_t hash = ltx_dbsum_page(pgno, page, db->page_size);
+	uint64_t known = db_known(db, pgno);
+	int rc;
+
+	if (hash == known)
+		return 0;
+	rc = ensure_open(db);
+	if (rc == 0)
+		rc = batch_put(db->open, pgno, page, hash);
+	if (rc < 0)
+		return error_wrap(rc, "capturing page %u", pgno);
+	db->dbsum += hash - known;
+	return 0;
+}
+
+int db_resize(struct db *db, uint32_t commit)
+{
+	uint32_t lock_pgno = ltx_lock_pgno(db->page_size);
+	int rc;
+
+	if (commit == db->commit)
+		return 0;
+	rc = ensure_open(db);
+	if (rc < 0)
+		return rc;
+	for (uint32_t pgno = commit + 1; pgno <= db->commit; pgno++)
+		if (pgno != lock_pgno)
+			db->dbsum -= db_known(db, pgno);
+	rc = batch_resize(db->open, commit);
+	if (rc < 0)
+		return rc;
+	db->commit = commit;
+	return 0;
+}
+
+int db_fill(struct db *db, uint32_t from)
+{
+	uint32_t lock_pgno = ltx_lock_pgno(db->page_size);
+	AUTO(mem) void *page = malloc(db->page_size);
+
+	if (!page)
+		return error_set(-ENOMEM, "out of memory for a page");
+	for (uint32_t pgno = from; pgno <= db->commit; pgno++) {
+		int rc;
+
+		if (pgno == lock_pgno || db_known(db, pgno) != 0)
+			continue;
+		rc = db_read_page(db, pgno, page);
+		if (rc == 0)
+			rc = db_put_page(db, pgno, page);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int restart(struct db *db, uint32_t page_size)
+{
+	struct batch *fresh;
+	int rc = batch_new(db->state_fd, page_size, 0, &fresh);
+
+	if (rc < 0)
+		return rc;
+	batch_free(db->open);
+	db->open = fresh;
+	db->page_size = page_size;
+	db->commit = 0;
+	db->dbsum = 0;
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
+	pgmap_clear(&db->dirty.pages);
+	db->dirty.all = true;
+	db->dirty.page_size = page_size;
+	return 0;
+}
+
+int db_begin(struct db *db, uint32_t page_size)
+{
+	int rc = capture_attach(db);
+
+	if (rc < 0 || page_size == db->page_size)
+		return rc;
+	return restart(db, page_size);
+}
+
+bool db_has_news(const struct db *db)
+{
+	return db->sealing || (db->open && db->open->changed);
+}
+
+void db_notify(struct db *db)
+{
+	if (db->config->committed)
+		db->config->committed(db->config->arg, db->path);
+}

@@ -1,0 +1,230 @@
+#ifndef LITEBUCKET_CAPTURE_DB_H
+#define LITEBUCKET_CAPTURE_DB_H
+
+/*
+ * One database, while its directory is open
+ * =========================================
+ *
+ * Three sets of page hashes, each newer than the next; a page is known by the
+ * first that has it, and what none has is "unknown" and differs from anything:
+ *
+ *	open		committed, not yet being sealed		(memory)
+ *	sealing		closed, being written into the spool	(memory)
+ *	pages		as of position, the last sealed batch	(disk)
+ *
+ * How a page gets there depends on how SQLite commits:
+ *
+ *	WAL		pull:	  frames beyond the captured end, up to the last
+ *				  commit frame, when a batch is sealed, and
+ *				  before anything that could make frames vanish
+ *	journal		finalise: pages written while the journal was live,
+ *				  just before SQLite takes the journal away
+ *	neither		settle:	  pages written, once the file is at rest
+ *	doubt		compare:  every page, at a moment of rest
+ *
+ * The life of a journal, as the mount sees it:
+ *
+ *	        header with magic            unlink, truncate to 0,
+ *	IDLE ----------------------> LIVE --- or a header without magic ---> IDLE
+ *	                                      (finalise: commit or rollback,
+ *	                                       the pages' contents tell)
+ *
+ * Invariants (docs/architecture.md explains where they come from):
+ *
+ *	I1  What is sealed is committed: no page enters open while it belongs to
+ *	    a transaction that could still be undone, or in_doubt is set, and
+ *	    nothing is sealed while it is.
+ *	I2  Before the main file of a database with a WAL is written, everything
+ *	    committed in the WAL has been pulled; a WAL cannot start over without
+ *	    such a write, so no commit is lost.
+ *	I3  A page's content is the WAL's latest committed version, if there is
+ *	    one, and the main file's otherwise.
+ *	I4  dbsum is the sum of the known hashes of pages 1..commit.
+ *	I5  A TXID given to a batch is on disk (position) before the batch can be
+ *	    seen in the spool, and is never given again.
+ *	I6  Every page above the previous batch's size is in a batch that grows
+ *	    the database, also those that SQLite never wrote.
+ *
+ * Locks, outermost first: seal_lock, lock, mark.  An application's write waits
+ * for lock only where a comment in capture/file.c says so; mark is held for a
+ * few instructions.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "capture/batch.h"
+#include "capture/capture.h"
+#include "capture/format.h"
+#include "capture/pages.h"
+#include "capture/pgmap.h"
+#include "capture/position.h"
+#include "capture/wal.h"
+#include "ltx/header.h"
+
+/* Pages written since they were last looked at. */
+struct dirty {
+	struct pgmap pages;
+	uint32_t page_size; /* of the numbers in pages */
+	bool all;
+};
+
+struct db {
+	const struct capture_config *config;
+	struct capture *capture;
+	char *path;	/* below the directory */
+	struct db *next; /* in the capture's table; its lock guards */
+	unsigned refs;	 /* likewise */
+
+	pthread_mutex_t seal_lock; /* one sealer at a time */
+
+	/* Changed with seal_lock and lock held, read with either. */
+	struct position position;
+	struct batch *sealing;
+
+	pthread_mutex_t lock;
+
+	/* Guarded by lock. */
+	int state_fd; /* its directory below .litebucket; -1: it has none yet */
+	struct pages *pages;
+	struct spool *spool;
+	struct batch *open;
+	uint32_t page_size; /* 0: not a database (yet, or any more) */
+	uint32_t commit;
+	uint64_t dbsum;
+	bool in_doubt;	    /* open may hold what is not committed (I1) */
+	bool compare;	    /* compare everything at the next rest */
+	int main_fd, wal_fd; /* backing files, read-only; -1: not open */
+	bool wal_valid;	    /* wal is behind a header or a commit */
+	bool wal_rewound;   /* captured frames were overwritten */
+	struct wal_cursor wal;
+	struct pgmap wal_index; /* page -> latest committed frame + 1 */
+	char error[512];
+
+	pthread_mutex_t mark;
+
+	/* Guarded by mark. */
+	struct dirty dirty;
+	unsigned writers; /* open writable handles of the main file */
+	uint64_t begun, done; /* writes to the main file */
+	int64_t last_write_ms; /* monotonic */
+
+	/* Written under lock or after the write they tell of, read freely. */
+	atomic_bool journal_live;
+	atomic_bool resting;	  /* waits for a moment of rest */
+	atomic_bool wal_touched;  /* WAL written since the last pull */
+	atomic_bool wal_in_use;	  /* it has, or may have, frames */
+	atomic_uint_least64_t wal_end;	   /* captured up to here */
+	atomic_uint_least32_t wal_page_size;
+	atomic_uint_least64_t wal_commit_end; /* of the last commit frame written */
+};
+
+/* ------------------------------------------------------------- db.c */
+
+int db_new(struct capture *c, const struct capture_config *config,
+	   const char *path, struct db **ret);
+void db_free(struct db *db);
+
+/*
+ * Give the database its state directory below .litebucket (state_root_fd), and
+ * take up what an earlier run left there.  Lock held.
+ */
+int db_attach(struct db *db, int state_root_fd);
+
+/* Remember why it is not captured, and log it once.  Lock held. */
+void db_fail(struct db *db, const char *doing);
+
+/* Open the backing files if they are not.  Lock held.  -ENOENT. */
+int db_open_main(struct db *db);
+int db_open_wal(struct db *db);
+void db_close_files(struct db *db);
+
+/* The page as committed (I3), zeros beyond the file's end.  Lock held. */
+int db_read_page(struct db *db, uint32_t pgno, void *ret_page);
+
+/* The hash by which a page is known; 0: unknown.  Lock held. */
+uint64_t db_known(const struct db *db, uint32_t pgno);
+
+/* The page is committed with this content: into open, if it is news. */
+int db_put_page(struct db *db, uint32_t pgno, const void *page);
+
+/*
+ * The database is committed with this size.  Growing leaves the new pages
+ * unknown: db_fill() then reads those that nobody put (I6).
+ */
+int db_resize(struct db *db, uint32_t commit);
+int db_fill(struct db *db, uint32_t from);
+
+/*
+ * A commit of a database with this page size.  If that is not what is known,
+ * it is a new one, or VACUUM changed its page size: all that is known is
+ * forgotten (an empty open hides it), so that every page is news.
+ */
+int db_begin(struct db *db, uint32_t page_size);
+
+/* Is there something that db_seal() would bring?  Lock held. */
+bool db_has_news(const struct db *db);
+
+/* Tell the uploader's side that there is.  Any locks. */
+void db_notify(struct db *db);
+
+/* -------------------------------------------------------- capture.c */
+
+/* db_attach() below this capture's state directory.  Lock held. */
+int capture_attach(struct db *db);
+
+/* ----------------------------------------------------------- dirty.c */
+
+/* Note a write to the main file.  Takes mark. */
+void db_mark(struct db *db, uint64_t offset, uint64_t size);
+void db_mark_all(struct db *db);
+
+/* ------------------------------------------------------------ pull.c */
+
+/* Bring what is committed in the WAL into open.  Lock held. */
+int db_pull(struct db *db);
+
+/*
+ * The WAL vanished or starts over: forget it, and look again at the pages that
+ * it had hidden in the main file.  Lock held, after a db_pull().
+ */
+int db_wal_gone(struct db *db);
+
+/* --------------------------------------------------------- collect.c */
+
+/*
+ * Bring the pages written since the last time into open, as they are in the
+ * main file: dirty ones, or all with compare.  The caller knows that they are
+ * committed.  Lock held.  -EAGAIN: there is no database in the file.
+ */
+int db_collect(struct db *db);
+
+/* The dirty pages were dealt with.  Lock held. */
+void db_settled(struct db *db);
+
+/*
+ * Try to settle a file that nobody finalised.  now: without waiting for the
+ * quiet time.  0: settled, or nothing to do; -EBUSY: it is not at rest.  A
+ * database that became something else, or nothing, is dropped (D11).
+ */
+int db_settle(struct db *db, bool now);
+
+/* When db_settle() is worth a try, monotonic ms; INT64_MAX: never. */
+int64_t db_settle_due_ms(struct db *db);
+
+/* ------------------------------------------------------------ seal.c */
+
+/* As capture_seal().  Takes seal_lock and lock. */
+int db_seal(struct db *db, uint64_t *ret_txid);
+
+/*
+ * The file was removed: a last batch with what is still unsealed, and the
+ * batch that says so.  Takes seal_lock and lock.
+ */
+int db_drop(struct db *db);
+
+/* What a crash left between sealing and publishing.  Lock held. */
+int db_recover_sealing(struct db *db);
+
+#endif

@@ -1,0 +1,357 @@
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/stream.h"
+#include "ltx/dbsum.h"
+#include "ltx/decoder.h"
+#include "ltx/encoder.h"
+#include "ltx/name.h"
+#include "ltx/spool.h"
+
+#include "capture/db.h"
+
+/*
+ * Sealing, so that a crash at any point neither loses a batch nor gives its
+ * TXID to another one (I5):
+ *
+ *	1. the LTX file, as SEALING in the state directory, synced
+ *	2. pages, synced
+ *	3. position, synced
+ *	4. the file renamed into the spool
+ *
+ * db_recover_sealing() finds the file of a crash after 1: it does 2 to 4
+ * again, which changes nothing that was done already.
+ */
+static const char SEALING[] = "sealing.ltx";
+
+/* The epoch that writes, and a nonce that tells this file from all others (R2). */
+static uint64_t node_id(void)
+{
+	uint32_t nonce;
+
+	io_random(&nonce, sizeof(nonce));
+	return UINT64_C(1) << 32 | nonce;
+}
+
+static int64_t batch_time(const struct db *db)
+{
+	int64_t now = db->config->now_ms(db->config->arg);
+	int64_t next = db->position.timestamp_ms + 1;
+
+	return now > next ? now : next;
+}
+
+static struct ltx_header batch_header(const struct db *db)
+{
+	const struct batch *b = db->sealing;
+
+	return (struct ltx_header){
+		.flags = LTX_NO_CHECKSUM,
+		.page_size = b->page_size,
+		.commit = b->commit,
+		.min_txid = db->position.txid + 1,
+		.max_txid = db->position.txid + 1,
+		.timestamp_ms = batch_time(db),
+		.node_id = node_id(),
+		.pre_dbsum = db->position.dbsum,
+		.post_dbsum = b->dbsum,
+		.kind = LTX_BATCH,
+	};
+}
+
+/* An empty batch of this kind: the database stays as the last one left it. */
+static struct ltx_header empty_header(const struct db *db, enum ltx_kind kind)
+{
+	return (struct ltx_header){
+		.flags = LTX_NO_CHECKSUM,
+		.page_size = db->position.page_size,
+		.commit = db->position.commit,
+		.min_txid = db->position.txid + 1,
+		.max_txid = db->position.txid + 1,
+		.timestamp_ms = batch_time(db),
+		.node_id = node_id(),
+		.pre_dbsum = db->position.dbsum,
+		.post_dbsum = db->position.dbsum,
+		.kind = kind,
+	};
+}
+
+static int encode_pages(struct ltx_encoder *encoder, const struct batch *b)
+{
+	AUTO(mem) uint32_t *pgnos = NULL;
+	AUTO(mem) void *page = malloc(b->page_size);
+	size_t n = 0;
+	int rc;
+
+	if (!page)
+		return error_set(-ENOMEM, "out of memory for a page");
+	rc = pgmap_sorted(&b->map, &pgnos, &n);
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		rc = batch_read(b, pgnos[i], page);
+		if (rc == 0)
+			rc = ltx_encoder_page(encoder, pgnos[i], page);
+	}
+	return rc;
+}
+
+/* Step 1.  b is NULL for a batch without pages. */
+static int write_sealing(struct db *db, const struct ltx_header *header,
+			 const struct batch *b)
+{
+	AUTO(fd) int fd = openat(db->state_fd, SEALING,
+				 O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	AUTO(mem) struct fd_sink *sink = malloc(sizeof(*sink));
+	AUTO(ltx_encoder) struct ltx_encoder *encoder = NULL;
+	int rc;
+
+	if (fd < 0)
+		return error_errno("creating '%s'", SEALING);
+	if (!sink)
+		return error_set(-ENOMEM, "out of memory");
+	fd_sink_init(sink, fd, 0);
+	rc = ltx_encoder_new(&sink->sink, header, &encoder);
+	if (rc == 0 && b)
+		rc = encode_pages(encoder, b);
+	if (rc == 0)
+		rc = ltx_encoder_finish(encoder, 0);
+	if (rc == 0)
+		rc = fd_sink_flush(sink);
+	if (rc == 0 && fsync(fd) < 0)
+		rc = error_errno("syncing '%s'", SEALING);
+	FAILPOINT("seal-written");
+	return rc;
+}
+
+/* Step 2, from memory. */
+static int note_pages(struct db *db, const struct batch *b)
+{
+	const struct pgmap *map = &b->map;
+	int rc = 0;
+
+	if (b->page_size != db->position.page_size)
+		rc = pages_truncate(db->pages, 0);
+	if (rc == 0)
+		rc = pages_truncate(db->pages, b->low_commit);
+	for (size_t i = 0; rc == 0 && i < map->capacity; i++)
+		if (map->entries[i].value)
+			rc = pages_set(db->pages, map->entries[i].pgno,
+				       b->hashes[map->entries[i].value - 1]);
+	return rc < 0 ? rc : pages_sync(db->pages);
+}
+
+/* Steps 3 and 4. */
+static int publish(struct db *db, const struct ltx_header *header)
+{
+	struct position next = {
+		.txid = header->max_txid,
+		.dbsum = header->post_dbsum,
+		.page_size = header->page_size,
+		.commit = header->commit,
+		.timestamp_ms = header->timestamp_ms,
+	};
+	int rc;
+
+	if (header->kind == LTX_DROP) {
+		next.dropped = true;
+		next.page_size = next.commit = 0;
+	}
+	FAILPOINT("seal-pages");
+	rc = position_store(db->state_fd, "position", &next);
+	if (rc < 0)
+		return rc;
+	db->position = next;
+	FAILPOINT("seal-position");
+	return spool_adopt(db->spool, db->state_fd, SEALING, next.txid);
+}
+
+/* Close what is open, so that commits gather in a new batch from here on. */
+static int close_open(struct db *db)
+{
+	int rc;
+
+	if (db->sealing)
+		return 1;
+	rc = db_pull(db);
+	if (rc < 0) {
+		db_fail(db, "reading the WAL");
+		return rc;
+	}
+	if (db->in_doubt || !db->open || !db->open->changed)
+		return 0;
+	db->sealing = TAKE(db->open);
+	db->sealing->dbsum = db->dbsum;
+	return 1;
+}
+
+static int sealed(struct db *db, const struct ltx_header *header)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+	int rc = note_pages(db, db->sealing);
+
+	if (rc == 0)
+		rc = publish(db, header);
+	if (rc < 0)
+		return rc;
+	batch_free(TAKE(db->sealing));
+	return 0;
+}
+
+/* Seal lock held. */
+static int seal_locked(struct db *db)
+{
+	struct ltx_header header;
+	int rc;
+
+	(void)pthread_mutex_lock(&db->lock);
+	rc = db->spool ? close_open(db) : 0;
+	(void)pthread_mutex_unlock(&db->lock);
+	if (rc <= 0)
+		return rc;
+	/* Nobody changes sealing and position but who holds the seal lock. */
+	header = batch_header(db);
+	rc = write_sealing(db, &header, db->sealing);
+	if (rc == 0)
+		rc = sealed(db, &header);
+	if (rc < 0)
+		return error_wrap(rc, "sealing batch %016" PRIx64 " of '%s'",
+				  header.max_txid, db->path);
+	log_debug("batch sealed", "db=%s txid=%016" PRIx64 " commit=%u",
+		  log_quote(db->path), header.max_txid, header.commit);
+	return 1;
+}
+
+int db_seal(struct db *db, uint64_t *ret_txid)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->seal_lock);
+	int rc = seal_locked(db);
+
+	if (rc >= 0 && ret_txid)
+		*ret_txid = db->position.txid;
+	return rc;
+}
+
+/* What is known of a database that is gone: nothing. */
+static void forget_database(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	batch_free(TAKE(db->open));
+	db->page_size = db->commit = 0;
+	db->dbsum = 0;
+	db_close_files(db);
+	(void)db_wal_gone(db);
+	db_settled(db);
+}
+
+int db_drop(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->seal_lock);
+	struct ltx_header header;
+	int rc = seal_locked(db);
+
+	forget_database(db);
+	if (rc < 0 || db->position.page_size == 0)
+		return rc;
+	header = empty_header(db, LTX_DROP);
+	rc = write_sealing(db, &header, NULL);
+	(void)pthread_mutex_lock(&db->lock);
+	if (rc == 0)
+		rc = pages_truncate(db->pages, 0);
+	if (rc == 0)
+		rc = publish(db, &header);
+	(void)pthread_mutex_unlock(&db->lock);
+	if (rc < 0)
+		return error_wrap(rc, "dropping '%s'", db->path);
+	log_info("database dropped", "db=%s txid=%016" PRIx64,
+		 log_quote(db->path), header.max_txid);
+	db_notify(db);
+	return 0;
+}
+
+/* Called for each page of a file; may be NULL. */
+typedef int (*page_fn)(struct db *db, uint32_t pgno, const void *page,
+		       uint32_t page_size);
+
+/* Read the whole file, and verify it. */
+static int read_sealing(struct db *db, int fd, page_fn fn,
+			struct ltx_header *ret_header)
+{
+	AUTO(mem) struct fd_source *source = malloc(sizeof(*source));
+	AUTO(ltx_decoder) struct ltx_decoder *decoder = NULL;
+	AUTO(mem) void *page = NULL;
+	uint32_t pgno;
+	int rc;
+
+	if (!source)
+		return error_set(-ENOMEM, "out of memory");
+	fd_source_init(source, fd, 0, UINT64_MAX);
+	rc = ltx_decoder_new(&source->source, &decoder);
+	if (rc < 0)
+		return rc;
+	*ret_header = *ltx_decoder_header(decoder);
+	page = malloc(ret_header->page_size);
+	if (!page)
+		return error_set(-ENOMEM, "out of memory for a page");
+	do {
+		rc = ltx_decoder_page(decoder, &pgno, page);
+		if (rc > 0 && fn && fn(db, pgno, page, ret_header->page_size))
+			return -EIO;
+	} while (rc > 0);
+	return rc < 0 ? rc : ltx_decoder_finish(decoder, NULL);
+}
+
+static int note_page(struct db *db, uint32_t pgno, const void *page,
+		     uint32_t page_size)
+{
+	return pages_set(db->pages, pgno,
+			 ltx_dbsum_page(pgno, page, page_size));
+}
+
+/* Step 2, from the file. */
+static int note_file(struct db *db, int fd, struct ltx_header *header)
+{
+	bool fresh = header->page_size != db->position.page_size ||
+		     header->kind == LTX_DROP;
+	int rc = fresh ? pages_truncate(db->pages, 0) : 0;
+
+	if (rc == 0)
+		rc = read_sealing(db, fd, note_page, header);
+	if (rc == 0)
+		rc = pages_truncate(db->pages, header->commit);
+	return rc < 0 ? rc : pages_sync(db->pages);
+}
+
+int db_recover_sealing(struct db *db)
+{
+	AUTO(fd) int fd = openat(db->state_fd, SEALING, O_RDONLY | O_CLOEXEC);
+	struct ltx_header header;
+	int rc;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : error_errno("opening '%s'", SEALING);
+	rc = read_sealing(db, fd, NULL, &header);
+	if (rc == -ENOMEM || rc == -EIO)
+		return rc;
+	/* Not whole, or of another time: sealing it had not got anywhere. */
+	if (rc < 0 || header.max_txid < db->position.txid ||
+	    header.max_txid > db->position.txid + 1) {
+		(void)unlinkat(db->state_fd, SEALING, 0);
+		return 0;
+	}
+	rc = note_file(db, fd, &header);
+	if (rc < 0)
+		return rc;
+	log_info("finishing a batch that a crash interrupted",
+		 "db=%s txid=%016" PRIx64, log_quote(db->path),
+		 header.max_txid);
+	return publish(db, &header);
+}
