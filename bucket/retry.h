@@ -11,7 +11,11 @@
  * many nodes do not come back in step.
  *
  * A get that broke off goes on where it stopped, bound to the ETag it began
- * with, so that the sink never gets a mixture of two objects.
+ * with, so that the sink never gets a mixture of two objects; when the object
+ * was replaced meanwhile, that is -ERR_PRECOND.  A list goes on after the last
+ * key it gave.  Both count their tries anew when they got further.
+ *
+ * A failure of the caller's own sink or callback is never tried again.
  */
 #include <stdint.h>
 
@@ -21,6 +25,7 @@ struct bucket_retry_config {
 	unsigned tries;
 	int64_t first_ms;
 	int64_t cap_ms;
+	void (*sleep_ms)(int64_t ms); /* NULL: clock_sleep_ms; tests */
 };
 
 /* 5 tries, from 100 ms to 5 s. */

@@ -21,6 +21,9 @@
 
 struct bucket;
 
+/* Leaves room for keys in what stores take (1024 bytes). */
+enum { BUCKET_URL_PREFIX_MAX = 200 };
+
 enum bucket_scheme { BUCKET_FILE, BUCKET_S3 };
 
 struct bucket_url {
@@ -39,6 +42,10 @@ struct bucket_url {
 /* -ERR_USAGE with a sentence that says what a right one looks like. */
 int bucket_url_parse(const char *text, struct bucket_url *ret);
 void bucket_url_clear(struct bucket_url *url);
+static inline void bucket_url_cleanup(struct bucket_url *url)
+{
+	bucket_url_clear(url);
+}
 
 /*
  * The store behind a URL, with retries around it.  Nothing is asked of it yet.

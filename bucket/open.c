@@ -1,0 +1,29 @@
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "bucket/bucket.h"
+#include "bucket/file.h"
+#include "bucket/retry.h"
+
+#include "bucket/url.h"
+
+static int open_driver(const struct bucket_url *url, bool create,
+		       struct bucket **ret)
+{
+	if (url->scheme == BUCKET_FILE)
+		return bucket_file_new(url, create, ret);
+	return error_set(-EOPNOTSUPP, "no driver for '%s'", url->text);
+}
+
+int bucket_open(const char *text, bool create, struct bucket **ret)
+{
+	AUTO(bucket_url) struct bucket_url url = { 0 };
+	struct bucket *driver;
+	int rc = bucket_url_parse(text, &url);
+
+	if (rc < 0)
+		return rc;
+	rc = open_driver(&url, create, &driver);
+	if (rc < 0)
+		return rc;
+	return bucket_retry_new(driver, &bucket_retry_default, ret);
+}
