@@ -47,8 +47,9 @@ struct archive_files {
 void archive_files_cleanup(struct archive_files *files);
 
 /*
- * The DB part of keys for a database's path.  -ENAMETOOLONG: some key would
- * exceed what stores take.
+ * The DB part of keys for a database's path, which is relative and has no
+ * empty, "." or ".." parts (-EINVAL).  -ENAMETOOLONG: some key, or a file's
+ * name in a file bucket, would exceed what stores take.
  */
 int archive_escape(const char *path, char ret[BUCKET_KEY_MAX]);
 
@@ -91,7 +92,9 @@ int archive_get_header(struct bucket *b, const char *db,
 
 /*
  * Call fn with the DB part of each database that has LTX files in the bucket,
- * in ascending order.  Costs a few requests per database, not per object.
+ * once, in the order of their keys (that of the DB parts with a "/" behind).
+ * Costs a few requests per database, not per object.  fn returns 0 to go on,
+ * anything else to stop and have this return it.
  */
 typedef int (*archive_db_fn)(const char *db, void *arg);
 int archive_databases(struct bucket *b, archive_db_fn fn, void *arg);
