@@ -1,0 +1,124 @@
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "bucket/bucket.h"
+#include "bucket/url.h"
+#include "cli/report.h"
+#include "cli/table.h"
+#include "ltx/header.h"
+#include "ltx/name.h"
+#include "restorer/restorer.h"
+
+#include "cli/cli.h"
+
+struct history_settings {
+	bool json;
+};
+
+static const struct option history_options[] = {
+	OPTION_JSON(struct history_settings),
+	{0},
+};
+
+static const char *kind_name(uint32_t kind)
+{
+	static const char *const names[] = {
+		[LTX_BATCH] = "batch",
+		[LTX_BARRIER] = "barrier",
+		[LTX_DROP] = "drop",
+		[LTX_STAGED] = "staged",
+	};
+
+	return kind < sizeof(names) / sizeof(names[0]) ? names[kind]
+						       : "unknown";
+}
+
+/* A restorer_point_fn; arg is the JSON array. */
+static int add_point(const struct restorer_point *p, void *arg)
+{
+	json_t *point =
+		json_pack("{s:o, s:o, s:s, s:i, s:I, s:i, s:i}", "txid",
+			  report_json_txid(p->txid), "time",
+			  report_json_time(p->timestamp_ms), "kind",
+			  kind_name(p->kind), "level", (int)p->level,
+			  "object_size", (json_int_t)p->size, "page_size",
+			  (int)p->page_size, "pages", (int)p->commit);
+
+	if (json_array_append_new(arg, point) < 0)
+		return error_set(-ENOMEM, "out of memory");
+	return 0;
+}
+
+static int print_json(struct bucket *bucket, const char *url)
+{
+	json_t *points = json_array();
+	int rc = restorer_history(bucket, "", add_point, points);
+
+	if (rc < 0) {
+		json_decref(points);
+		return rc;
+	}
+	return report_json(json_pack("{s:i, s:o, s:o}", "version", 1, "url",
+				     report_json_text(url), "points", points));
+}
+
+/* A restorer_point_fn; arg is the table. */
+static int add_row(const struct restorer_point *p, void *arg)
+{
+	char txid[LTX_TXID_TEXT_SIZE];
+	char time[CLOCK_TEXT_SIZE];
+	char object[REPORT_SIZE_TEXT], size[REPORT_SIZE_TEXT];
+
+	ltx_txid_format(p->txid, txid);
+	clock_format(p->timestamp_ms, time);
+	report_size((uint64_t)p->page_size * p->commit, size);
+	report_size(p->size, object);
+	table_cell(arg, "%s", txid);
+	table_cell(arg, "%s", time);
+	table_cell(arg, "%s", size);
+	table_cell(arg, "%u", p->level);
+	table_cell(arg, "%s", object);
+	table_cell(arg, "%s", kind_name(p->kind));
+	return 0;
+}
+
+static int print_table(struct bucket *bucket)
+{
+	AUTO(table)
+	struct table table =
+		TABLE("TXID", "TIME", "SIZE>", "LEVEL>", "OBJECT>", "KIND");
+	int rc = restorer_history(bucket, "", add_row, &table);
+
+	return rc < 0 ? rc : table_print(&table, stdout);
+}
+
+static int run(const void *settings, char **operands)
+{
+	const struct history_settings *s = settings;
+	const char *url = operands[0];
+	AUTO(bucket) struct bucket *bucket = NULL;
+	int rc = bucket_open(url, false, &bucket);
+
+	if (rc == 0)
+		rc = s->json ? print_json(bucket, url) : print_table(bucket);
+	if (rc < 0)
+		return cli_fail(
+			error_wrap(rc, "reading the history of '%s'", url));
+	return CLI_OK;
+}
+
+const struct verb cmd_history = {
+	.name = "history",
+	.operands = {"BUCKET/DB"},
+	.summary = "the points to which a database can be restored",
+	.description =
+		"Print every point that 'litebucket restore' can bring back, "
+		"oldest first: its\n"
+		"TXID and time, the size of the database then, and the object "
+		"that holds the\n"
+		"change. Reads the header of each object.",
+	.options = history_options,
+	.settings_size = sizeof(struct history_settings),
+	.run = run,
+};

@@ -1,0 +1,205 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "bucket/archive.h"
+#include "bucket/bucket.h"
+#include "bucket/url.h"
+#include "cli/report.h"
+#include "cli/table.h"
+#include "ltx/header.h"
+#include "ltx/name.h"
+#include "restorer/restorer.h"
+
+#include "cli/cli.h"
+
+struct list_settings {
+	bool json;
+};
+
+static const struct option list_options[] = {
+	OPTION_JSON(struct list_settings),
+	{0},
+};
+
+/* One database of the bucket; error is NULL or why head is not known. */
+struct listed {
+	char *key; /* its part of the keys, as in the bucket */
+	char *error;
+	struct restorer_point head;
+};
+
+struct listing {
+	struct listed *items;
+	size_t n;
+};
+
+static void listing_cleanup(struct listing *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		free(l->items[i].key);
+		free(l->items[i].error);
+	}
+	free(l->items);
+}
+
+/* An archive_db_fn; arg is the listing. */
+static int add_database(const char *db, void *arg)
+{
+	struct listing *l = arg;
+	struct listed *items = reallocarray(l->items, l->n + 1, sizeof(*items));
+
+	if (!items)
+		return error_set(-ENOMEM, "out of memory");
+	l->items = items;
+	items[l->n] = (struct listed){.key = strdup(db)};
+	if (!items[l->n].key)
+		return error_set(-ENOMEM, "out of memory");
+	l->n++;
+	return 0;
+}
+
+/* A database that cannot be read is shown as such; the others go on. */
+static int read_listing(struct bucket *bucket, struct listing *ret)
+{
+	int rc = archive_databases(bucket, add_database, ret);
+
+	for (size_t i = 0; i < ret->n && rc >= 0; i++) {
+		struct listed *db = &ret->items[i];
+
+		if (restorer_head(bucket, db->key, &db->head) == 0)
+			continue;
+		db->error = strdup(error_message());
+		if (!db->error)
+			return error_set(-ENOMEM, "out of memory");
+	}
+	return rc;
+}
+
+/* The path it had below the mount; "." where the URL names the database. */
+static const char *path_of(const struct listed *db, char room[BUCKET_KEY_MAX])
+{
+	if (!*db->key)
+		return ".";
+	/* A key that another program chose is shown as it is. */
+	return archive_unescape(db->key, room) < 0 ? db->key : room;
+}
+
+static const char *state_of(const struct listed *db)
+{
+	if (db->error)
+		return "unreadable";
+	return db->head.kind == LTX_DROP ? "dropped" : "live";
+}
+
+static json_t *json_of(const struct listed *db)
+{
+	char path[BUCKET_KEY_MAX];
+
+	return json_pack("{s:o, s:s, s:s, s:o, s:o, s:i, s:i, s:I, s:o}",
+			 "path", report_json_text(path_of(db, path)), "key",
+			 db->key, "state", state_of(db), "txid",
+			 report_json_txid(db->head.txid), "time",
+			 report_json_time(db->head.timestamp_ms), "page_size",
+			 (int)db->head.page_size, "pages", (int)db->head.commit,
+			 "size",
+			 (json_int_t)db->head.page_size * db->head.commit,
+			 "error",
+			 db->error ? report_json_text(db->error) : json_null());
+}
+
+static int print_json(const struct listing *l, const char *url)
+{
+	json_t *databases = json_array();
+
+	for (size_t i = 0; i < l->n; i++)
+		if (json_array_append_new(databases, json_of(&l->items[i])) < 0)
+			return error_set(-ENOMEM, "out of memory");
+	return report_json(json_pack("{s:i, s:o, s:o}", "version", 1, "bucket",
+				     report_json_text(url), "databases",
+				     databases));
+}
+
+static void add_row(struct table *t, const struct listed *db)
+{
+	char path[BUCKET_KEY_MAX];
+	char txid[LTX_TXID_TEXT_SIZE] = "-";
+	char time[CLOCK_TEXT_SIZE] = "-";
+	char size[REPORT_SIZE_TEXT] = "-";
+
+	if (!db->error) {
+		ltx_txid_format(db->head.txid, txid);
+		clock_format(db->head.timestamp_ms, time);
+		report_size((uint64_t)db->head.page_size * db->head.commit,
+			    size);
+	}
+	table_cell(t, "%s", path_of(db, path));
+	table_cell(t, "%s", state_of(db));
+	table_cell(t, "%s", size);
+	table_cell(t, "%s", txid);
+	table_cell(t, "%s", time);
+}
+
+static int print_table(const struct listing *l, const char *url)
+{
+	AUTO(table)
+	struct table table = TABLE("PATH", "STATE", "SIZE>", "TXID", "TIME");
+
+	if (l->n == 0) {
+		(void)fprintf(stderr, "no databases in '%s'\n", url);
+		return 0;
+	}
+	for (size_t i = 0; i < l->n; i++)
+		add_row(&table, &l->items[i]);
+	return table_print(&table, stdout);
+}
+
+/* Each unreadable one has its line on stderr, and makes the list a failure. */
+static int report_unreadable(const struct listing *l)
+{
+	int code = CLI_OK;
+
+	for (size_t i = 0; i < l->n; i++) {
+		char path[BUCKET_KEY_MAX];
+
+		if (!l->items[i].error)
+			continue;
+		report_error("reading '%s': %s", path_of(&l->items[i], path),
+			     l->items[i].error);
+		code = CLI_FAILED;
+	}
+	return code;
+}
+
+static int run(const void *settings, char **operands)
+{
+	const struct list_settings *s = settings;
+	const char *url = operands[0];
+	AUTO(bucket) struct bucket *bucket = NULL;
+	AUTO(listing) struct listing listing = {0};
+	int rc = bucket_open(url, false, &bucket);
+
+	if (rc == 0)
+		rc = read_listing(bucket, &listing);
+	if (rc == 0)
+		rc = s->json ? print_json(&listing, url)
+			     : print_table(&listing, url);
+	if (rc < 0)
+		return cli_fail(error_wrap(rc, "listing '%s'", url));
+	return report_unreadable(&listing);
+}
+
+const struct verb cmd_list = {
+	.name = "list",
+	.operands = {"BUCKET"},
+	.summary = "the databases in a bucket",
+	.description =
+		"Print each database of the bucket: its path, whether it is "
+		"live or was dropped,\n"
+		"its size, and the TXID and time of the newest state in the "
+		"bucket.",
+	.options = list_options,
+	.settings_size = sizeof(struct list_settings),
+	.run = run,
+};

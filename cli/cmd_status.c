@@ -1,0 +1,147 @@
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "cli/report.h"
+#include "cli/table.h"
+#include "fuse/control.h"
+
+#include "cli/cli.h"
+
+/* Some hundred bytes for each of as many databases as anybody mounts. */
+enum {
+	REPLY_MAX = 256 << 20
+};
+
+struct status_settings {
+	bool json;
+};
+
+static const struct option status_options[] = {
+	OPTION_JSON(struct status_settings),
+	{0},
+};
+
+/* "3.2 s", "5 min", "2.5 h"; "-" for none. */
+static void format_lag(double seconds, char *ret, size_t size)
+{
+	if (seconds <= 0)
+		(void)snprintf(ret, size, "-");
+	else if (seconds < 120)
+		(void)snprintf(ret, size, "%.1f s", seconds);
+	else if (seconds < 7200)
+		(void)snprintf(ret, size, "%.0f min", seconds / 60);
+	else
+		(void)snprintf(ret, size, "%.1f h", seconds / 3600);
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "-";
+}
+
+static void add_row(struct table *t, const json_t *db)
+{
+	json_int_t bytes =
+		json_integer_value(json_object_get(db, "spool_bytes"));
+	char lag[32], spool[REPORT_SIZE_TEXT] = "-";
+
+	format_lag(json_number_value(json_object_get(db, "lag_seconds")), lag,
+		   sizeof(lag));
+	if (bytes > 0)
+		report_size((uint64_t)bytes, spool);
+	table_cell(t, "%s", text_of(db, "path"));
+	table_cell(t, "%s", text_of(db, "state"));
+	table_cell(t, "%s", text_of(db, "txid"));
+	table_cell(t, "%s", text_of(db, "confirmed"));
+	table_cell(t, "%s", lag);
+	table_cell(t, "%s", spool);
+}
+
+/* Sentences do not fit in a column: each has a line of its own below. */
+static void print_errors(const json_t *databases)
+{
+	size_t i;
+	json_t *db;
+
+	json_array_foreach(databases, i, db) if (json_is_string(json_object_get(
+							 db, "error")))(void)
+		printf("%s: %s\n", text_of(db, "path"), text_of(db, "error"));
+}
+
+static int print_table(const json_t *status)
+{
+	AUTO(table)
+	struct table table =
+		TABLE("PATH", "STATE", "TXID", "CONFIRMED", "LAG>", "SPOOL>");
+	const json_t *databases = json_object_get(status, "databases");
+	size_t i;
+	json_t *db;
+	int rc = 0;
+
+	(void)printf("mount   %s\nbucket  %s\n", text_of(status, "mount"),
+		     text_of(status, "bucket"));
+	json_array_foreach(databases, i, db) add_row(&table, db);
+	(void)putchar('\n');
+	if (json_array_size(databases) == 0)
+		(void)puts("no databases here");
+	else
+		rc = table_print(&table, stdout);
+	if (rc == 0)
+		print_errors(databases);
+	return rc;
+}
+
+static int print(const struct status_settings *s, const struct buf *reply)
+{
+	json_error_t error;
+	json_t *status = json_loadb(reply->data, reply->size, 0, &error);
+	int rc;
+
+	if (!status)
+		return error_set(-EPROTO, "the mount's answer is not JSON: %s",
+				 error.text);
+	if (s->json)
+		return report_json(status);
+	rc = print_table(status);
+	json_decref(status);
+	return rc;
+}
+
+static int run(const void *settings, char **operands)
+{
+	const char *path = operands[0] ? operands[0] : ".";
+	AUTO(buf) struct buf reply = BUF_INIT(REPLY_MAX);
+	int rc = control_call(path, CONTROL_STATUS, &reply);
+
+	if (rc == 0)
+		rc = print(settings, &reply);
+	if (rc == -ENOTTY)
+		rc = error_set(-ENOENT, "it is not inside a litebucket mount%s",
+			       operands[0] ? ""
+					   : "; name the directory, like "
+					     "'litebucket status DIR'");
+	if (rc < 0)
+		return cli_fail(error_wrap(rc, "status of '%s'", path));
+	return CLI_OK;
+}
+
+const struct verb cmd_status = {
+	.name = "status",
+	.operands = {"[DIR]"},
+	.summary = "how far the databases of a mount are in the bucket",
+	.description =
+		"Ask the running mount that DIR (the current directory, or a "
+		"file) lies in, and\n"
+		"print each database below it: its state, the last TXID on "
+		"this machine, the last\n"
+		"one confirmed by the bucket, the age of the oldest batch that "
+		"is not, how much\n"
+		"waits in the spool, and what is wrong, if anything is.",
+	.options = status_options,
+	.settings_size = sizeof(struct status_settings),
+	.run = run,
+};

@@ -1,0 +1,346 @@
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "bucket/bucket.h"
+#include "bucket/url.h"
+#include "capture/capture.h"
+#include "fuse/mount.h"
+#include "uploader/uploader.h"
+
+#include "cli/node.h"
+
+int64_t node_now_ms(struct node *n)
+{
+	return clock_wall_ms() + atomic_load(&n->clock_offset_ms);
+}
+
+/*
+ * The arrows
+ * ----------
+ * Callbacks of capture and uploader; arg is the node.
+ */
+
+static int64_t now_ms(void *arg)
+{
+	return node_now_ms(arg);
+}
+
+static void committed(void *arg, const char *path)
+{
+	struct node *n = arg;
+
+	uploader_notify(n->uploader, path);
+}
+
+static int seal(void *arg, const char *path)
+{
+	struct node *n = arg;
+
+	return capture_seal(n->capture, path, NULL);
+}
+
+static void confirmed(void *arg, const char *path, uint64_t txid)
+{
+	(void)arg;
+	log_debug("batch confirmed", "db=%s txid=%016" PRIx64, log_quote(path),
+		  txid);
+}
+
+static void clock_offset(void *arg, int64_t offset_ms)
+{
+	struct node *n = arg;
+
+	atomic_store(&n->clock_offset_ms, offset_ms);
+	log_info("using the bucket's clock", "offset_ms=%" PRId64, offset_ms);
+}
+
+/*
+ * Databases
+ * ---------
+ */
+
+const struct node_db *node_find(struct node *n, const char *path)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+	(void)held;
+	for (size_t i = 0; i < n->n_dbs; i++)
+		if (strcmp(n->dbs[i]->path, path) == 0)
+			return n->dbs[i];
+	return NULL;
+}
+
+/* One database that is not uploaded does not keep the others; it is told. */
+static void hand_over(struct node *n, struct node_db *db)
+{
+	if (uploader_add(n->uploader, db->path, db->spool, db->confirmed) < 0) {
+		log_error("database is not uploaded", "db=%s error=%s",
+			  log_quote(db->path), log_quote(error_message()));
+		db->refused = strdup(error_message());
+		return;
+	}
+	/* What was committed before the uploader knew of it. */
+	uploader_notify(n->uploader, db->path);
+	log_debug("database found", "db=%s confirmed=%016" PRIx64,
+		  log_quote(db->path), db->confirmed);
+}
+
+/* Returns whether the uploader is to be told now. */
+static int remember(struct node *n, struct node_db *db, bool *ret_joined)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+	struct node_db **dbs = reallocarray(n->dbs, n->n_dbs + 1, sizeof(*dbs));
+
+	(void)held;
+	if (!dbs)
+		return -ENOMEM;
+	n->dbs = dbs;
+	n->dbs[n->n_dbs++] = db;
+	*ret_joined = n->joined;
+	return 0;
+}
+
+static void appeared(void *arg, const char *path, struct spool *spool,
+		     uint64_t last_confirmed)
+{
+	struct node *n = arg;
+	struct node_db *db = calloc(1, sizeof(*db));
+	bool joined;
+
+	if (db)
+		*db = (struct node_db){
+			.path = strdup(path),
+			.spool = spool,
+			.confirmed = last_confirmed,
+		};
+	if (!db || !db->path || remember(n, db, &joined) < 0) {
+		log_error("database is not uploaded", "db=%s error=%s",
+			  log_quote(path), "\"out of memory\"");
+		if (db)
+			free(db->path);
+		free(db);
+		return;
+	}
+	if (joined)
+		hand_over(n, db);
+}
+
+/*
+ * Give what appeared during capture_open() to the uploader; only now can that
+ * call back, because only now is there a capture.
+ */
+static void join_databases(struct node *n)
+{
+	size_t found;
+
+	{
+		AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+		(void)held;
+		n->joined = true;
+		found = n->n_dbs;
+	}
+	for (size_t i = 0; i < found; i++)
+		hand_over(n, n->dbs[i]);
+}
+
+static void forget_databases(struct node *n)
+{
+	for (size_t i = 0; i < n->n_dbs; i++) {
+		free(n->dbs[i]->path);
+		free(n->dbs[i]->refused);
+		free(n->dbs[i]);
+	}
+	free(n->dbs);
+	n->dbs = NULL;
+	n->n_dbs = 0;
+}
+
+/*
+ * The way up
+ * ----------
+ */
+
+void node_init(struct node *n, const struct node_config *config)
+{
+	*n = (struct node){
+		.config = *config,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+	};
+}
+
+static int open_uploader(struct node *n)
+{
+	const struct uploader_config config = {
+		.bucket = n->bucket,
+		.connections = n->config.connections,
+		.interval_ms = n->config.interval_ms,
+		.seal = seal,
+		.confirmed = confirmed,
+		.clock_offset = clock_offset,
+		.arg = n,
+	};
+	int rc = uploader_new(&config, &n->uploader);
+
+	return rc < 0 ? rc : uploader_check(n->uploader);
+}
+
+static int open_capture(struct node *n)
+{
+	const struct capture_config config = {
+		.dirfd = n->config.dirfd,
+		.appeared = appeared,
+		.committed = committed,
+		.now_ms = now_ms,
+		.arg = n,
+	};
+
+	return capture_open(&config, &n->capture);
+}
+
+int node_open(struct node *n)
+{
+	int rc = bucket_open(n->config.bucket, true, &n->bucket);
+
+	if (rc == 0)
+		rc = open_uploader(n);
+	if (rc == 0 && !atomic_load(&n->stopping))
+		rc = open_capture(n);
+	if (rc < 0)
+		return rc;
+	if (atomic_load(&n->stopping))
+		return error_set(-ECANCELED, "stopped while starting");
+	join_databases(n);
+	return 0;
+}
+
+/* -ECANCELED: node_stop() was there first. */
+static int publish_mount(struct node *n, struct mount *m, size_t *ret_databases)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+	(void)held;
+	n->mount = m;
+	*ret_databases = n->n_dbs;
+	if (atomic_load(&n->stopping))
+		return error_set(-ECANCELED, "stopped while starting");
+	n->mounted = true;
+	return 0;
+}
+
+int node_serve(struct node *n)
+{
+	const struct mount_config config = {
+		.capture = n->capture,
+		.dirfd = n->config.dirfd,
+		.mountpoint = n->config.mountpoint,
+		.source = n->config.directory,
+		.allow_other = n->config.allow_other,
+		.control = node_control,
+		.arg = n,
+	};
+	struct mount *m;
+	size_t databases;
+	int rc = mount_new(&config, &m);
+
+	if (rc < 0)
+		return rc;
+	rc = publish_mount(n, m, &databases);
+	if (rc < 0)
+		return rc;
+	n->config.ready(databases, n->config.arg);
+	return mount_serve(m);
+}
+
+void node_stop(struct node *n)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+	(void)held;
+	atomic_store(&n->stopping, true);
+	if (n->mount)
+		mount_stop(n->mount);
+}
+
+/*
+ * The way down
+ * ------------
+ */
+
+static void unmount(struct node *n)
+{
+	struct mount *m;
+
+	{
+		AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+		(void)held;
+		m = TAKE(n->mount);
+	}
+	mount_free(m);
+}
+
+/* Nobody writes any more, so nothing needs its quiet time. */
+static void settle_all(struct node *n)
+{
+	for (size_t i = 0; i < n->n_dbs; i++) {
+		int rc = capture_settle(n->capture, n->dbs[i]->path, NULL);
+
+		if (rc < 0 && rc != -ENOENT)
+			log_warn("not sealed; the next mount will do it",
+				 "db=%s error=%s", log_quote(n->dbs[i]->path),
+				 log_quote(error_message()));
+	}
+}
+
+static void report_spools(struct node *n)
+{
+	for (size_t i = 0; i < n->n_dbs; i++) {
+		const char *path = n->dbs[i]->path;
+		struct uploader_status status;
+
+		if (uploader_status(n->uploader, path, &status) < 0 ||
+		    status.spool_batches == 0)
+			continue;
+		log_error("not in the bucket; the next mount will send it",
+			  "db=%s confirmed=%016" PRIx64 " batches=%" PRIu64
+			  " bytes=%" PRIu64 " error=%s",
+			  log_quote(path), status.confirmed,
+			  status.spool_batches, status.spool_bytes,
+			  log_quote(status.error));
+	}
+}
+
+static int seal_and_send(struct node *n, int64_t until_ms)
+{
+	int64_t left;
+	int rc;
+
+	settle_all(n);
+	left = until_ms - clock_monotonic_ms();
+	rc = uploader_drain(n->uploader, left > 0 ? left : 0);
+	if (rc < 0)
+		report_spools(n);
+	return rc;
+}
+
+int node_close(struct node *n, int64_t timeout_ms)
+{
+	int64_t until_ms = clock_monotonic_ms() + timeout_ms;
+	int rc = 0;
+
+	atomic_store(&n->stopping, true);
+	unmount(n);
+	if (n->mounted)
+		rc = seal_and_send(n, until_ms);
+	uploader_free(TAKE(n->uploader));
+	capture_close(TAKE(n->capture));
+	bucket_free(TAKE(n->bucket));
+	forget_databases(n);
+	return rc;
+}

@@ -1,0 +1,110 @@
+#ifndef LITEBUCKET_CLI_NODE_H
+#define LITEBUCKET_CLI_NODE_H
+
+/*
+ * A mounted directory: where the layers meet
+ * ==========================================
+ *
+ *	mount --writes--> capture --committed--> uploader --seal--> capture
+ *	                     |                      |
+ *	                     +------> spool >-------+--puts--> bucket
+ *
+ * No layer but this one knows both ends of an arrow.  Calling sequence:
+ *
+ *	node_init -> node_open -> node_serve (until stopped) -> node_close
+ *
+ * The way up: bucket, uploader, capture, then the databases that capture found
+ * are given to the uploader, then the mount.  The way down is the reverse:
+ * nothing is written any more, so everything can be sealed; what is sealed is
+ * sent while time lasts; and what was not sent waits in the spool.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bucket;
+struct buf;
+struct capture;
+struct mount;
+struct spool;
+struct uploader;
+
+/* All strings stay the caller's, and outlive the node. */
+struct node_config {
+	int dirfd;		/* of directory, opened before the mount */
+	const char *directory;	/* absolute; for messages */
+	const char *mountpoint; /* absolute; may be the directory */
+	const char *bucket;	/* URL */
+	bool allow_other;
+	int64_t interval_ms; /* of uploads */
+	unsigned connections;
+
+	/* The mount is there, and will answer.  In node_serve(). */
+	void (*ready)(size_t databases, void *arg);
+	void *arg;
+};
+
+struct node_db {
+	char *path;
+	struct spool *spool; /* capture's */
+	uint64_t confirmed;  /* when it appeared */
+	char *refused;	     /* why the uploader would not have it, or NULL */
+};
+
+struct node {
+	struct node_config config;
+	atomic_int_least64_t
+		clock_offset_ms; /* the bucket's clock minus ours */
+	atomic_bool stopping;
+
+	/* Set by node_open() before anybody else looks. */
+	struct bucket *bucket;
+	struct uploader *uploader;
+	struct capture *capture;
+
+	pthread_mutex_t lock; /* guards all below; held for no call */
+	struct mount *mount;
+	bool mounted; /* at some time; something may have been written */
+	bool joined; /* what appears from now on goes to the uploader at once */
+	struct node_db **dbs; /* only ever grows */
+	size_t n_dbs;
+};
+
+void node_init(struct node *n, const struct node_config *config);
+
+/*
+ * Everything but the mount.  The errors of the layers, or -ECANCELED:
+ * node_stop() came before the end.  node_close() is due in any case.
+ */
+int node_open(struct node *n);
+
+/*
+ * Mount and serve until node_stop() or an umount(8).  A failure before ready
+ * was called left no mount.
+ */
+int node_serve(struct node *n);
+
+/* Make node_open() or node_serve() return soon.  Any thread, any time. */
+void node_stop(struct node *n);
+
+/*
+ * Unmount, seal, and send for at most timeout_ms.  An error: something stays
+ * in the spool; the log says what.  What was never mounted is only closed.
+ */
+int node_close(struct node *n, int64_t timeout_ms);
+
+/*
+ * What the node knows of a database, or NULL; it stays until node_close().
+ */
+const struct node_db *node_find(struct node *n, const char *path);
+
+/* The wall clock as the bucket has it, as far as that is known. */
+int64_t node_now_ms(struct node *n);
+
+/* For mount_config: answers CONTROL_SYNC and CONTROL_STATUS; arg is the node. */
+int node_control(void *arg, unsigned command, const char *path,
+		 struct buf *ret_reply);
+
+#endif

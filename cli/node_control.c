@@ -1,0 +1,256 @@
+#include <inttypes.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "bucket/bucket.h"
+#include "capture/capture.h"
+#include "cli/report.h"
+#include "fuse/control.h"
+#include "ltx/header.h"
+#include "ltx/name.h"
+#include "ltx/spool.h"
+#include "uploader/uploader.h"
+
+#include "cli/node.h"
+
+/*
+ * Sync
+ * ----
+ */
+
+enum {
+	/* How long sync waits for a transaction without a journal to end. */
+	SETTLE_MS = 10000,
+	SETTLE_STEP_MS = 20,
+	/* How often a waiting sync looks whether the mount is being stopped. */
+	WAIT_STEP_MS = 500,
+};
+
+static int check_stopping(struct node *n)
+{
+	if (!atomic_load(&n->stopping))
+		return 0;
+	return error_set(-ESHUTDOWN, "the mount is being stopped; what is "
+				     "committed will be uploaded, now or by "
+				     "the next mount");
+}
+
+static int settle(struct node *n, const char *path, uint64_t *ret_txid)
+{
+	int64_t until = clock_monotonic_ms() + SETTLE_MS;
+	int rc;
+
+	for (;;) {
+		rc = capture_settle(n->capture, path, ret_txid);
+		if (rc != -EBUSY || clock_monotonic_ms() >= until)
+			break;
+		clock_sleep_ms(SETTLE_STEP_MS);
+		if (check_stopping(n) < 0)
+			return -ESHUTDOWN;
+	}
+	if (rc == -ENOENT)
+		return error_set(rc, "it is not a database of the mount");
+	return rc < 0 ? rc : 0;
+}
+
+static int wait_confirmed(struct node *n, const char *path, uint64_t txid)
+{
+	int rc;
+
+	uploader_urge(n->uploader, path);
+	do {
+		rc = check_stopping(n);
+		if (rc == 0)
+			rc = uploader_wait(n->uploader, path, txid,
+					   WAIT_STEP_MS, NULL);
+	} while (rc == -ETIMEDOUT);
+	return rc;
+}
+
+static int control_sync(struct node *n, const char *path, struct buf *ret)
+{
+	char text[LTX_TXID_TEXT_SIZE];
+	const struct node_db *db;
+	uint64_t txid;
+	int rc = settle(n, path, &txid);
+
+	if (rc < 0)
+		return rc;
+	db = node_find(n, path);
+	if (db && db->refused)
+		return error_set(-EIO, "it is not uploaded: %s", db->refused);
+	rc = wait_confirmed(n, path, txid);
+	if (rc < 0)
+		return rc;
+	ltx_txid_format(txid, text);
+	return buf_append(ret, text, strlen(text));
+}
+
+/*
+ * Status
+ * ------
+ */
+
+struct report {
+	struct node *node;
+	const char *path; /* that was asked for; "" for all */
+	json_t *databases;
+};
+
+/* Is path the one asked for, or below the directory asked for? */
+static bool is_asked(const char *asked, const char *path)
+{
+	size_t n = strlen(asked);
+
+	return n == 0 || (strncmp(asked, path, n) == 0 &&
+			  (path[n] == '\0' || path[n] == '/'));
+}
+
+/* The time in the header of the oldest batch not in the bucket; 0: none. */
+static int64_t oldest_ms(struct spool *spool)
+{
+	uint8_t bytes[LTX_HEADER_SIZE];
+	struct ltx_header header;
+	uint64_t first, last;
+	AUTO(fd) int fd = -1;
+
+	/* The uploader may be faster: a batch that is gone is confirmed. */
+	if (spool_range(spool, &first, &last) < 0 || first == 0 ||
+	    spool_open_batch(spool, first, &fd) < 0)
+		return 0;
+	if (pread(fd, bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes) ||
+	    ltx_header_decode(bytes, &header) < 0)
+		return 0;
+	return header.timestamp_ms;
+}
+
+static double lag_seconds(struct node *n, const struct node_db *db)
+{
+	int64_t oldest = db ? oldest_ms(db->spool) : 0;
+	int64_t lag = node_now_ms(n) - oldest;
+
+	return oldest && lag > 0 ? (double)lag / 1000 : 0;
+}
+
+/* One word; the worst that is true. */
+static const char *state_of(const struct capture_status *capture,
+			    const struct uploader_status *uploader,
+			    const char *refused)
+{
+	if (capture->error[0])
+		return "failed";
+	if (refused)
+		return "stopped";
+	if (uploader->state == UPLOADER_IDLE && capture->dropped)
+		return "dropped";
+	if (uploader->state == UPLOADER_IDLE && capture->resync)
+		return "resync";
+	if (uploader->state == UPLOADER_IDLE && capture->pending)
+		return "busy";
+	return uploader_state_name(uploader->state);
+}
+
+static const char *error_of(const struct capture_status *capture,
+			    const struct uploader_status *uploader,
+			    const char *refused)
+{
+	if (capture->error[0])
+		return capture->error;
+	return refused ? refused : uploader->error;
+}
+
+static json_t *json_of(struct node *n, const struct capture_status *capture)
+{
+	const struct node_db *db = node_find(n, capture->path);
+	const char *refused = db ? db->refused : NULL;
+	struct uploader_status uploader = {0};
+	const char *error;
+
+	/* Not added: refused says why, or it is being added right now. */
+	(void)uploader_status(n->uploader, capture->path, &uploader);
+	error = error_of(capture, &uploader, refused);
+	return json_pack(
+		"{s:o, s:s, s:o, s:o, s:o, s:i, s:i, s:b, s:b, s:I, s:I, s:f, "
+		"s:o}",
+		"path", report_json_text(capture->path), "state",
+		state_of(capture, &uploader, refused), "txid",
+		report_json_txid(capture->txid), "confirmed",
+		report_json_txid(uploader.confirmed), "confirmed_at",
+		report_json_time(uploader.confirmed_at_ms), "page_size",
+		(int)capture->page_size, "pages", (int)capture->commit, "wal",
+		(int)capture->wal, "pending", (int)capture->pending,
+		"spool_batches", (json_int_t)uploader.spool_batches,
+		"spool_bytes", (json_int_t)uploader.spool_bytes, "lag_seconds",
+		lag_seconds(n, db), "error",
+		*error ? report_json_text(error) : json_null());
+}
+
+/* A capture_status_fn; arg is the report. */
+static int add_database(const struct capture_status *status, void *arg)
+{
+	struct report *r = arg;
+
+	if (!is_asked(r->path, status->path))
+		return 0;
+	if (json_array_append_new(r->databases, json_of(r->node, status)) < 0)
+		return error_set(-ENOMEM, "out of memory for the status");
+	return 0;
+}
+
+static int append(const char *data, size_t size, void *arg)
+{
+	return buf_append(arg, data, size) < 0 ? -1 : 0;
+}
+
+static int print_status(struct report *r, struct buf *ret)
+{
+	struct node *n = r->node;
+	json_t *status =
+		json_pack("{s:i, s:o, s:o, s:o, s:O}", "version", 1, "mount",
+			  report_json_text(n->config.mountpoint), "directory",
+			  report_json_text(n->config.directory), "bucket",
+			  report_json_text(n->bucket->url), "databases",
+			  r->databases);
+	int rc;
+
+	if (!status)
+		return error_set(-ENOMEM, "out of memory for the status");
+	rc = json_dump_callback(status, append, ret, JSON_COMPACT);
+	json_decref(status);
+	return rc < 0 ? error_set(-EFBIG, "the status is too long") : 0;
+}
+
+static int control_status(struct node *n, const char *path, struct buf *ret)
+{
+	struct report r = {
+		.node = n,
+		.path = path,
+		.databases = json_array(),
+	};
+	int rc;
+
+	if (!r.databases)
+		return error_set(-ENOMEM, "out of memory for the status");
+	rc = capture_each(n->capture, add_database, &r);
+	if (rc == 0)
+		rc = print_status(&r, ret);
+	json_decref(r.databases);
+	return rc;
+}
+
+int node_control(void *arg, unsigned command, const char *path,
+		 struct buf *ret_reply)
+{
+	switch (command) {
+	case (unsigned)CONTROL_SYNC:
+		return control_sync(arg, path, ret_reply);
+	case (unsigned)CONTROL_STATUS:
+		return control_status(arg, path, ret_reply);
+	default:
+		return error_set(-ENOTTY, "no such request");
+	}
+}

@@ -1,0 +1,109 @@
+#ifndef LITEBUCKET_CLI_OPTIONS_H
+#define LITEBUCKET_CLI_OPTIONS_H
+
+/*
+ * What a verb takes
+ * =================
+ *
+ * A verb's options are one table, from which come its parser, its part of the
+ * environment, and its --help; a test compares the man page with it.  Each
+ * option is a field of the verb's own struct of settings:
+ *
+ *	struct sync_settings { bool json; };
+ *
+ *	static const struct option options[] = {
+ *		OPTION(struct sync_settings, json, .name = "json",
+ *		       .kind = OPTION_FLAG, .help = "print JSON"),
+ *		{ 0 },
+ *	};
+ *
+ * An option has its value from the command line (--name VALUE, --name=VALUE,
+ * or -x VALUE where it has a letter), else from the environment
+ * (LITEBUCKET_NAME, with - as _), else from its default.  An empty variable
+ * counts as none, since that is how compose files leave one out.  Options may
+ * stand before, between and after operands, "--" ends them, and they are never
+ * abbreviated: a script must not change its meaning when an option is added.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+enum option_kind {
+	OPTION_FLAG,	 /* bool; --name, --name=true, --name=false */
+	OPTION_TEXT,	 /* const char *; not empty */
+	OPTION_DURATION, /* int64_t, in milliseconds */
+	OPTION_COUNT,	 /* unsigned, from 1 to OPTIONS_COUNT_MAX */
+	OPTION_TXID,	 /* uint64_t, hex digits, not 0; 0 when not given */
+	OPTION_TIME,	 /* int64_t, wall clock; 0 when not given */
+	OPTION_FD,	 /* int, an open descriptor; -1 when not given */
+	OPTION_LEVEL,	 /* enum log_level */
+};
+
+enum {
+	OPTIONS_COUNT_MAX = 1000,
+	OPTIONS_PER_VERB = 16
+};
+
+struct option {
+	const char *name; /* without dashes */
+	char letter;	  /* of the short form, or 0 */
+	enum option_kind kind;
+	const char *value;    /* what --help calls its value */
+	const char *fallback; /* the default, as people write it, or NULL */
+	const char *help;     /* a clause, without a full stop */
+	size_t offset;	      /* into the settings */
+};
+
+#define OPTION(type, field, ...)                             \
+	{                                                    \
+		__VA_ARGS__, .offset = offsetof(type, field) \
+	}
+
+/* The one that every verb of results has. */
+#define OPTION_JSON(type)                                       \
+	OPTION(type, json, .name = "json", .kind = OPTION_FLAG, \
+	       .help = "print one JSON document")
+
+struct verb {
+	const char *name;
+	const char
+		*operands[3]; /* their names, in order; "[DIR]" may be absent */
+	const char *summary;  /* a clause, for the list of verbs */
+	const char *description;      /* for --help, wrapped by its author */
+	const struct option *options; /* ends with one that has no name */
+	size_t settings_size;
+
+	/* operands: as many as were given, then NULL.  Returns an exit code. */
+	int (*run)(const void *settings, char **operands);
+};
+
+/*
+ * Fill settings, and gather the operands at the front of argv, followed by
+ * NULL.  argv[0] is the verb.
+ *
+ * 1: --help was asked for.  -ERR_USAGE: the sentence says what is wrong, and
+ * what was probably meant.
+ */
+int options_parse(const struct verb *verb, int argc, char **argv,
+		  void *ret_settings);
+
+/* What --help prints for a verb. */
+void options_help(const struct verb *verb, FILE *out);
+
+/* "litebucket mount [OPTIONS] DIR BUCKET" */
+void options_usage(const struct verb *verb, FILE *out);
+
+enum {
+	OPTIONS_VARIABLE_SIZE = 64
+};
+
+/* LITEBUCKET_UPLOAD_INTERVAL, for upload-interval. */
+void options_variable(const char *name, char ret[OPTIONS_VARIABLE_SIZE]);
+
+/*
+ * Is one word probably a slip of the pen for the other?  At most two letters
+ * wrong, missing, or too many, and not most of the word.
+ */
+bool options_similar(const char *typed, const char *word);
+
+#endif

@@ -1,0 +1,150 @@
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "cli/cli.h"
+#include "ltx/name.h"
+
+#include "cli/report.h"
+
+static void print_line(const char *kind, const char *fmt, va_list args)
+{
+	char line[2 * ERROR_MESSAGE_SIZE];
+
+	(void)vsnprintf(line, sizeof(line), fmt, args);
+	for (char *c = line; *c; c++)
+		if (iscntrl((unsigned char)*c))
+			*c = '?';
+	(void)fprintf(stderr, "litebucket: %s%s\n", kind, line);
+}
+
+void report_error(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	print_line("", fmt, args);
+	va_end(args);
+}
+
+void report_warning(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	print_line("warning: ", fmt, args);
+	va_end(args);
+}
+
+int report_finish(int code)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return code;
+	report_error("writing to standard output: %s", strerror(errno));
+	return code ? code : CLI_FAILED;
+}
+
+int report_json(json_t *document)
+{
+	int rc;
+
+	if (!document)
+		return error_set(-ENOMEM,
+				 "out of memory for the JSON document");
+	rc = json_dumpf(document, stdout, JSON_INDENT(2));
+	json_decref(document);
+	if (rc < 0 || putchar('\n') == EOF)
+		return error_set(-EIO,
+				 "writing JSON to standard output failed");
+	return 0;
+}
+
+/* The length of the UTF-8 sequence text begins with; 0 if it is none. */
+static size_t utf8_length(const unsigned char *text)
+{
+	static const struct {
+		unsigned char mask, lead;
+		uint32_t least; /* shorter forms of smaller ones are invalid */
+	} forms[] = {
+		{0x80, 0x00, 0},
+		{0xe0, 0xc0, 0x80},
+		{0xf0, 0xe0, 0x800},
+		{0xf8, 0xf0, 0x10000},
+	};
+
+	for (size_t n = 0; n < 4; n++) {
+		uint32_t code = text[0] & (unsigned char)~forms[n].mask;
+
+		if ((text[0] & forms[n].mask) != forms[n].lead)
+			continue;
+		for (size_t i = 1; i <= n; i++) {
+			if ((text[i] & 0xc0) != 0x80)
+				return 0;
+			code = code << 6 | (text[i] & 0x3f);
+		}
+		if (code < forms[n].least || code > 0x10ffff ||
+		    (code >= 0xd800 && code < 0xe000))
+			return 0;
+		return n + 1;
+	}
+	return 0;
+}
+
+json_t *report_json_text(const char *text)
+{
+	static const char replacement[] = "\xef\xbf\xbd";
+	AUTO(mem) char *clean = malloc(strlen(text) * 3 + 1);
+	char *end = clean;
+
+	if (!clean)
+		return NULL;
+	while (*text) {
+		size_t n = utf8_length((const unsigned char *)text);
+		const char *from = n ? text : replacement;
+		size_t size = n ? n : strlen(replacement);
+
+		memcpy(end, from, size);
+		end += size;
+		text += n ? n : 1;
+	}
+	return json_stringn(clean, (size_t)(end - clean));
+}
+
+json_t *report_json_txid(uint64_t txid)
+{
+	char text[LTX_TXID_TEXT_SIZE];
+
+	if (txid == 0)
+		return json_null();
+	ltx_txid_format(txid, text);
+	return json_string(text);
+}
+
+json_t *report_json_time(int64_t wall_ms)
+{
+	char text[CLOCK_TEXT_SIZE];
+
+	if (wall_ms == 0)
+		return json_null();
+	clock_format(wall_ms, text);
+	return json_string(text);
+}
+
+void report_size(uint64_t bytes, char ret[REPORT_SIZE_TEXT])
+{
+	static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
+	double size = (double)bytes / 1024;
+	size_t unit = 0;
+
+	if (bytes < 1024) {
+		(void)snprintf(ret, REPORT_SIZE_TEXT, "%u B", (unsigned)bytes);
+		return;
+	}
+	/* 1023.95 would be printed as 1024.0. */
+	for (; size >= 1023.95 && unit < 4; unit++)
+		size /= 1024;
+	(void)snprintf(ret, REPORT_SIZE_TEXT, "%.1f %s", size, units[unit]);
+}
