@@ -6,16 +6,17 @@
  * ====================
  *
  * Pure: looks at the list, does no I/O.  Choose the LTX files that take a
- * database from nothing to transaction want: the newest snapshot that does not
- * reach beyond it (or, without one, a file of another level that begins at 1),
- * then at every step, of the files that leave no gap, the one that reaches
- * furthest without going beyond want.  A file holds each page as it was after
- * its last transaction, so it may start earlier than it must, but never later:
+ * database from nothing to transaction want: at every step, of the files that
+ * leave no gap, the one that reaches furthest without going beyond want.  (So
+ * the first one begins at 1 and holds all pages: a snapshot, or a file of
+ * another level that is as good.)  A file holds each page as it was after its
+ * last transaction, so it may start earlier than it must, but never later:
  *
  *	have = 4, want = 9	1-8  5-6  7-7  8-8  9-9   listed
  *				1-8                 9-9   chosen
  *
- * That is the classic interval cover, and the fewest files there can be.
+ * That is the classic interval cover, and the fewest files there can be.  Of
+ * two that reach equally far the smaller is taken.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -26,7 +27,8 @@
  * Fill ret_plan, which has room for n files, in the order they are to be
  * applied, and return how many were chosen.
  *
- * -ENOENT: no file begins at transaction 1 (there is no base).
+ * -ENOENT: no file begins at transaction 1 (there is no base), or want lies
+ * inside files that all go on beyond it.
  * -ERR_GAP: some transaction up to want is in no listed file; the sentence
  * names the first one missing.
  */

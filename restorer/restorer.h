@@ -21,6 +21,7 @@
  * The result is byte for byte the committed state, or an error that names the
  * object that is to blame; nothing is left half-done.  (Promise 4.)
  */
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -40,6 +41,9 @@ struct restorer_options {
 	bool force;	      /* replace an existing output */
 	restorer_progress_fn progress; /* or NULL */
 	void *progress_arg;
+
+	/* Set by a signal handler: stop, leave nothing.  NULL: never. */
+	const volatile sig_atomic_t *cancel;
 };
 
 struct restorer_result {
@@ -52,10 +56,14 @@ struct restorer_result {
 };
 
 /*
- * -ENOENT: no such database, TXID, or time; the sentence states the range
- * there is.  -EEXIST: output exists (or its -wal, -shm or -journal) and force
- * is not set.  -ERR_GAP: a file in the middle is missing.  -ERR_CORRUPT: the
- * sentence names the object.
+ * -ENOENT: no such database, TXID, or time, or the database was dropped there;
+ * the sentence states what there is.  -EEXIST: output exists (or its -wal, -shm
+ * or -journal) and force is not set.  -ERR_GAP: a file in the middle is
+ * missing.  -ERR_CORRUPT: the sentence names the object.  -EOPNOTSUPP: the
+ * bucket holds something a newer litebucket wrote.  -ECANCELED: as asked.
+ *
+ * On any error the output is as it was before.  A new output has mode 0600 and
+ * is the caller's; a replaced one keeps mode and owner.
  */
 int restorer_restore(const struct restorer_options *options,
 		     struct restorer_result *ret);
@@ -78,7 +86,10 @@ typedef int (*restorer_point_fn)(const struct restorer_point *point, void *arg);
 int restorer_history(struct bucket *b, const char *db, restorer_point_fn fn,
 		     void *arg);
 
-/* The newest restorable point.  -ENOENT: no database here. */
+/*
+ * The newest point: what a plain restore would give.  -ENOENT: no database
+ * here.  -ERR_GAP: the newest transaction cannot be reached.
+ */
 int restorer_head(struct bucket *b, const char *db, struct restorer_point *ret);
 
 #endif

@@ -1,0 +1,179 @@
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "bucket/bucket.h"
+#include "restorer/apply.h"
+#include "restorer/choose.h"
+#include "restorer/fetch.h"
+#include "restorer/output.h"
+
+#include "restorer/restorer.h"
+
+enum {
+	DEFAULT_PARALLEL = 8,
+
+	/*
+	 * Compaction and retention go on while we read: a file that was listed
+	 * may be gone when its turn comes, and a larger one is in its place.
+	 */
+	ATTEMPTS = 3,
+};
+
+/* One restore, over all its attempts. */
+struct restore {
+	const struct restorer_options *options;
+	struct choice choice;
+	uint64_t txid;	 /* once it is known, all attempts are for it */
+	uint64_t total;	 /* bytes of the planned files */
+	uint64_t shown;	 /* bytes of the progress reported last */
+	uint64_t before; /* bytes fetched by earlier attempts */
+};
+
+static void restore_cleanup(struct restore *r)
+{
+	choice_cleanup(&r->choice);
+}
+
+/* Progress never goes back, not even when an attempt begins anew. */
+static void show_progress(uint64_t bytes, void *arg)
+{
+	struct restore *r = arg;
+
+	if (!r->options->progress)
+		return;
+	if (bytes > r->total)
+		bytes = r->total;
+	if (bytes > r->shown)
+		r->shown = bytes;
+	r->options->progress(r->shown, r->total, r->options->progress_arg);
+}
+
+static void count_total(struct restore *r)
+{
+	r->total = 0;
+	for (size_t i = 0; i < r->choice.n_plan; i++)
+		r->total += r->choice.plan[i].size;
+}
+
+static int start_fetch(struct restore *r, struct output *output,
+		       struct fetch **ret)
+{
+	const struct fetch_config config = {
+		.bucket = r->options->bucket,
+		.db = r->options->db,
+		.scratch = output,
+		.parallel = r->options->parallel ? r->options->parallel :
+						   DEFAULT_PARALLEL,
+		.cancel = r->options->cancel,
+		.progress = show_progress,
+		.progress_arg = r,
+	};
+
+	return fetch_start(&config, r->choice.plan, r->choice.n_plan, ret);
+}
+
+/* Only what the file says is put down to it, not a full disk. */
+static int apply_one(struct apply *apply, const struct fetched *item)
+{
+	struct fetched_source opened;
+	int rc = apply_file(apply, fetched_open(item, &opened));
+
+	if (rc == -ERR_CORRUPT || rc == -ERR_GAP)
+		return error_wrap(rc, "%s", item->key);
+	return rc;
+}
+
+static int apply_all(struct fetch *fetch, struct apply *apply)
+{
+	for (;;) {
+		AUTO(fetched) struct fetched item = { .fd = -1 };
+		int rc = fetch_next(fetch, &item);
+
+		if (rc <= 0)
+			return rc;
+		rc = apply_one(apply, &item);
+		if (rc < 0)
+			return rc;
+	}
+}
+
+/* Build the chosen state in the output's temporary file. */
+static int build(struct restore *r, struct output *output,
+		 struct apply *apply)
+{
+	AUTO(fetch) struct fetch *fetch = NULL;
+	int rc = start_fetch(r, output, &fetch);
+
+	if (rc < 0)
+		return rc;
+	rc = apply_all(fetch, apply);
+	r->before += fetch_bytes(fetch);
+	if (rc < 0)
+		return rc;
+	rc = choose_check_header(&r->choice, &apply->last);
+	return rc < 0 ? rc : apply_finish(apply);
+}
+
+static void fill_result(const struct restore *r, const struct apply *apply,
+			struct restorer_result *ret)
+{
+	*ret = (struct restorer_result){
+		.txid = apply->last.max_txid,
+		.timestamp_ms = apply->last.timestamp_ms,
+		.page_size = apply->page_size,
+		.commit = apply->commit,
+		.bytes_fetched = r->before,
+		.files = (unsigned)r->choice.n_plan,
+		.proven = apply->proven,
+	};
+}
+
+static int attempt(struct restore *r, struct restorer_result *ret)
+{
+	const struct restorer_options *o = r->options;
+	AUTO(apply) struct apply *apply = NULL;
+	AUTO(output) struct output *output = NULL;
+	int rc;
+
+	/* First, because it costs nothing to find out that it cannot be. */
+	rc = output_open(o->output, o->force, &output);
+	if (rc < 0)
+		return rc;
+	rc = choose(&r->choice, r->txid, o->timestamp_ms);
+	if (rc == 0)
+		rc = choose_check_dropped(&r->choice);
+	if (rc < 0)
+		return rc;
+	r->txid = r->choice.txid;
+	count_total(r);
+	show_progress(0, r);
+	rc = apply_new(output->fd, &apply);
+	if (rc == 0)
+		rc = build(r, output, apply);
+	if (rc == 0 && o->cancel && *o->cancel)
+		return error_set(-ECANCELED, "stopped");
+	if (rc == 0)
+		rc = output_commit(output);
+	if (rc < 0)
+		return rc;
+	show_progress(r->total, r);
+	fill_result(r, apply, ret);
+	return 0;
+}
+
+int restorer_restore(const struct restorer_options *options,
+		     struct restorer_result *ret)
+{
+	AUTO(restore) struct restore r = {
+		.options = options,
+		.txid = options->txid,
+		.choice = { .bucket = options->bucket, .db = options->db },
+	};
+	int rc = -ESTALE;
+
+	for (int i = 0; i < ATTEMPTS && rc == -ESTALE; i++)
+		rc = attempt(&r, ret);
+	return rc == -ESTALE ? error_wrap(-ERR_GAP, "the bucket lists what it "
+					  "does not have") : rc;
+}
