@@ -189,6 +189,17 @@ static struct input *find_lowest(struct merge *m)
 	return lowest;
 }
 
+/*
+ * The encoder holds us to the rules of a file.  Where the inputs were each in
+ * order, what it misses is missing among them.
+ */
+static int blame_inputs(int rc)
+{
+	return rc < 0 ? error_wrap(rc == -EINVAL ? -ERR_CORRUPT : rc,
+				   "merging") :
+			rc;
+}
+
 static int merge_page(struct merge *m, const struct input *from,
 		      uint32_t commit, struct ltx_encoder *enc)
 {
@@ -203,7 +214,7 @@ static int merge_page(struct merge *m, const struct input *from,
 				 from->header->min_txid, from->header->max_txid,
 				 pgno);
 	if (pgno <= commit) {
-		rc = ltx_encoder_page(enc, pgno, from->page);
+		rc = blame_inputs(ltx_encoder_page(enc, pgno, from->page));
 		if (rc < 0)
 			return rc;
 	}
@@ -272,7 +283,7 @@ int ltx_compact(struct source *const inputs[], size_t n, struct sink *out,
 	rc = finish_inputs(&m);
 	if (rc < 0)
 		return rc;
-	rc = ltx_encoder_finish(enc, 0);
+	rc = blame_inputs(ltx_encoder_finish(enc, 0));
 	if (rc == 0 && ret_header)
 		*ret_header = header;
 	return rc;

@@ -9,11 +9,13 @@
  * and timestamp, and each page as the latest input that holds it has it; pages
  * beyond the final commit are dropped.  It is written with LTX_NO_CHECKSUM,
  * zero WAL fields and node id, pre_dbsum of the first and post_dbsum of the
- * last input.
+ * last input.  It is a batch, or a drop if the last input is one.
  *
  * Inputs are oldest first.  Each must begin at most one above the end of the
  * one before and reach further than it (so overlapping is allowed, a gap is
- * not), and all have the same page size.
+ * not), and all have the same page size.  Where both are known, each input's
+ * pre_dbsum must be the post_dbsum of the one before.  A page that one input
+ * cut off and a later one grew the database over again must be in the later.
  *
  * Streams: one page per input in memory.
  */
@@ -28,7 +30,8 @@ struct ltx_header;
  * what was written to out is garbage.  ret_header may be NULL.
  *
  * -ERR_GAP: inputs do not follow each other.  -ERR_CORRUPT: an input is bad;
- * the sentence says which by its TXIDs.  -EINVAL: page sizes differ, or n is 0.
+ * the sentence says which by its TXIDs.  -EINVAL: page sizes differ, n is 0, or
+ * an input is of kind LTX_STAGED.
  */
 int ltx_compact(struct source *const inputs[], size_t n, struct sink *out,
 		struct ltx_header *ret_header);

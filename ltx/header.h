@@ -51,7 +51,7 @@ enum ltx_kind {
 struct ltx_header {
 	uint32_t flags;
 	uint32_t page_size;
-	uint32_t commit;       /* size in pages after max_txid */
+	uint32_t commit;       /* size in pages after max_txid, pages or not */
 	uint64_t min_txid;     /* from 1; 1 means snapshot: all pages */
 	uint64_t max_txid;
 	int64_t timestamp_ms;  /* since the Unix epoch */
