@@ -24,6 +24,7 @@ int cli_fail(int rc)
 		return CLI_USAGE;
 	case ENOENT:
 	case ENODEV: /* no such bucket */
+	case ENOTTY: /* no mount there */
 		return CLI_NOT_FOUND;
 	default:
 		return CLI_FAILED;
@@ -115,14 +116,14 @@ static void warn_of_variables(void)
 	}
 }
 
-static int run_verb(const struct verb *verb, int argc, char **argv)
+static int run_verb(const struct verb *verb, char **argv)
 {
 	AUTO(mem) void *settings = calloc(1, verb->settings_size);
 	int rc;
 
 	if (!settings)
 		return cli_fail(error_set(-ENOMEM, "out of memory"));
-	rc = options_parse(verb, argc, argv, settings);
+	rc = options_parse(verb, argv, settings);
 	if (rc < 0)
 		return cli_fail_usage(verb);
 	if (rc > 0) {
@@ -171,5 +172,5 @@ int cli_main(int argc, char **argv)
 	verb = find_verb(name);
 	if (!verb)
 		return unknown_verb(name);
-	return run_verb(verb, argc - 1, argv + 1);
+	return run_verb(verb, argv + 1);
 }

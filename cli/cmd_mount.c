@@ -19,7 +19,7 @@
 #include "cli/cli.h"
 
 enum {
-	STATUS_MAX = 1 << 20,
+	STATUS_MAX = 16 << 20,
 	/* What a thread in the middle of a request gets beyond stop-timeout. */
 	STOP_GRACE_MS = 2000,
 };

@@ -119,11 +119,10 @@ static int run(const void *settings, char **operands)
 
 	if (rc == 0)
 		rc = print(settings, &reply);
-	if (rc == -ENOTTY)
-		rc = error_set(-ENOENT, "it is not inside a litebucket mount%s",
-			       operands[0] ? ""
-					   : "; name the directory, like "
-					     "'litebucket status DIR'");
+	if (rc == -ENOTTY && !operands[0])
+		rc = error_set(rc, "the current directory is not inside a "
+				   "litebucket mount; name one, like "
+				   "'litebucket status DIR'");
 	if (rc < 0)
 		return cli_fail(error_wrap(rc, "status of '%s'", path));
 	return CLI_OK;

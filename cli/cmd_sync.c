@@ -40,8 +40,6 @@ static int run(const void *settings, char **operands)
 
 	if (rc == 0)
 		rc = print(settings, path, reply.data);
-	if (rc == -ENOTTY)
-		rc = error_set(-ENOENT, "it is not inside a litebucket mount");
 	if (rc < 0)
 		return cli_fail(error_wrap(rc, "syncing '%s'", path));
 	return CLI_OK;

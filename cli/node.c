@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -174,6 +175,16 @@ void node_init(struct node *n, const struct node_config *config)
 	};
 }
 
+/*
+ * The state directory by its descriptor, since its name lies beneath the mount.
+ * Files there are unlinked as soon as they are made.
+ */
+static void name_temp_dir(struct node *n)
+{
+	(void)snprintf(n->temp_dir, sizeof(n->temp_dir),
+		       "/proc/self/fd/%d/.litebucket", n->config.dirfd);
+}
+
 static int open_uploader(struct node *n)
 {
 	const struct uploader_config config = {
@@ -184,9 +195,12 @@ static int open_uploader(struct node *n)
 		.confirmed = confirmed,
 		.clock_offset = clock_offset,
 		.arg = n,
+		.temp_dir = n->temp_dir,
 	};
-	int rc = uploader_new(&config, &n->uploader);
+	int rc;
 
+	name_temp_dir(n);
+	rc = uploader_new(&config, &n->uploader);
 	return rc < 0 ? rc : uploader_check(n->uploader);
 }
 

@@ -58,11 +58,13 @@ struct node {
 	atomic_int_least64_t
 		clock_offset_ms; /* the bucket's clock minus ours */
 	atomic_bool stopping;
+	atomic_uint syncs; /* that are waiting */
 
 	/* Set by node_open() before anybody else looks. */
 	struct bucket *bucket;
 	struct uploader *uploader;
 	struct capture *capture;
+	char temp_dir[64]; /* on the databases' own disk */
 
 	pthread_mutex_t lock; /* guards all below; held for no call */
 	struct mount *mount;

@@ -28,6 +28,11 @@ enum {
 	SETTLE_STEP_MS = 20,
 	/* How often a waiting sync looks whether the mount is being stopped. */
 	WAIT_STEP_MS = 500,
+	/*
+	 * A client that gave up is not seen here, so while the bucket is away
+	 * syncs may gather; they must not use up what status needs, too.
+	 */
+	SYNCS_MAX = 32,
 };
 
 static int check_stopping(struct node *n)
@@ -71,7 +76,7 @@ static int wait_confirmed(struct node *n, const char *path, uint64_t txid)
 	return rc;
 }
 
-static int control_sync(struct node *n, const char *path, struct buf *ret)
+static int sync_path(struct node *n, const char *path, struct buf *ret)
 {
 	char text[LTX_TXID_TEXT_SIZE];
 	const struct node_db *db;
@@ -88,6 +93,21 @@ static int control_sync(struct node *n, const char *path, struct buf *ret)
 		return rc;
 	ltx_txid_format(txid, text);
 	return buf_append(ret, text, strlen(text));
+}
+
+static int control_sync(struct node *n, const char *path, struct buf *ret)
+{
+	int rc;
+
+	if (atomic_fetch_add(&n->syncs, 1) < SYNCS_MAX)
+		rc = sync_path(n, path, ret);
+	else
+		rc = error_set(-EAGAIN,
+			       "%d syncs are waiting for the bucket; "
+			       "try again later",
+			       SYNCS_MAX);
+	atomic_fetch_sub(&n->syncs, 1);
+	return rc;
 }
 
 /*

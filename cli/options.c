@@ -345,8 +345,7 @@ static int take_rest(struct parser *p)
 	return 0;
 }
 
-int options_parse(const struct verb *verb, int argc, char **argv,
-		  void *ret_settings)
+int options_parse(const struct verb *verb, char **argv, void *ret_settings)
 {
 	struct parser p = {
 		.verb = verb,
@@ -355,7 +354,6 @@ int options_parse(const struct verb *verb, int argc, char **argv,
 	};
 	int rc = take_arguments(&p, argv);
 
-	(void)argc;
 	if (p.help)
 		return 1;
 	if (rc == 0)

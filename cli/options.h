@@ -79,13 +79,12 @@ struct verb {
 
 /*
  * Fill settings, and gather the operands at the front of argv, followed by
- * NULL.  argv[0] is the verb.
+ * NULL.  argv[0] is the verb, the last one NULL.
  *
  * 1: --help was asked for.  -ERR_USAGE: the sentence says what is wrong, and
  * what was probably meant.
  */
-int options_parse(const struct verb *verb, int argc, char **argv,
-		  void *ret_settings);
+int options_parse(const struct verb *verb, char **argv, void *ret_settings);
 
 /* What --help prints for a verb. */
 void options_help(const struct verb *verb, FILE *out);
