@@ -1,0 +1,195 @@
+#ifndef LITEBUCKET_TESTS_LIB_FAULT_BUCKET_H
+#define LITEBUCKET_TESTS_LIB_FAULT_BUCKET_H
+
+/*
+ * A bucket around a real one that does what networks do, when told: it is slow,
+ * fails before a request or loses the reply after it, and counts.  Set the
+ * knobs with the lock held (fault_set()).
+ */
+#include <pthread.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "bucket/bucket.h"
+
+enum { FAULT_KEYS = 512 };
+
+struct fault_bucket {
+	struct bucket bucket;
+	struct bucket *inner; /* stays the caller's */
+	pthread_mutex_t lock;
+
+	/* Knobs. */
+	int fail;	   /* every request fails so; 0: none */
+	const char *only;  /* ... whose key contains this; NULL: all */
+	bool only_gets;
+	unsigned lose;	   /* so many puts happen and answer -ETIMEDOUT */
+	int64_t delay_ms;  /* of each put */
+	int64_t date_ms;   /* of each put's reply; 0: the inner one's */
+	unsigned without;  /* capabilities that the probe denies */
+
+	/* Counts. */
+	unsigned requests, puts, gets;
+	unsigned in_flight, max_in_flight; /* puts */
+	char keys[FAULT_KEYS][128];	   /* put, in order of arrival */
+	int64_t at_ms[FAULT_KEYS];	   /* monotonic */
+};
+
+static inline struct fault_bucket *fault_lock(struct bucket *b)
+{
+	struct fault_bucket *f = (struct fault_bucket *)b;
+
+	pthread_mutex_lock(&f->lock);
+	return f;
+}
+
+/* A request begins: the error it fails with, or 0. */
+static inline int fault_begin(struct bucket *b, const char *key, bool get)
+{
+	struct fault_bucket *f = fault_lock(b);
+	int rc = f->fail;
+
+	f->requests++;
+	if ((f->only && !strstr(key, f->only)) || (f->only_gets && !get))
+		rc = 0;
+	pthread_mutex_unlock(&f->lock);
+	return rc ? error_set(rc, "%s: told to fail", key) : 0;
+}
+
+static inline int fault_get(struct bucket *b, const char *key, uint64_t offset,
+			    uint64_t length, const char *if_match,
+			    struct sink *sink, struct bucket_info *ret)
+{
+	int rc = fault_begin(b, key, true);
+	struct fault_bucket *f = fault_lock(b);
+
+	f->gets++;
+	pthread_mutex_unlock(&f->lock);
+	return rc ? rc : bucket_get(f->inner, key, offset, length, if_match,
+				    sink, ret);
+}
+
+static inline int fault_head(struct bucket *b, const char *key,
+			     struct bucket_info *ret)
+{
+	int rc = fault_begin(b, key, false);
+
+	return rc ? rc : bucket_head(((struct fault_bucket *)b)->inner, key,
+				     ret);
+}
+
+static inline int64_t fault_begin_put(struct fault_bucket *f, const char *key)
+{
+	int64_t delay_ms;
+
+	pthread_mutex_lock(&f->lock);
+	if (f->puts < FAULT_KEYS) {
+		strncpy(f->keys[f->puts], key, sizeof(f->keys[0]) - 1);
+		f->at_ms[f->puts] = clock_monotonic_ms();
+	}
+	f->puts++;
+	if (++f->in_flight > f->max_in_flight)
+		f->max_in_flight = f->in_flight;
+	delay_ms = f->delay_ms;
+	pthread_mutex_unlock(&f->lock);
+	return delay_ms;
+}
+
+static inline int fault_put(struct bucket *b, const struct bucket_put *put,
+			    struct bucket_info *ret)
+{
+	struct fault_bucket *f = (struct fault_bucket *)b;
+	bool lost = false;
+	int rc;
+
+	clock_sleep_ms(fault_begin_put(f, put->key));
+	rc = fault_begin(b, put->key, false);
+	if (rc == 0)
+		rc = bucket_put(f->inner, put, ret);
+
+	fault_lock(b);
+	f->in_flight--;
+	if (rc == 0 && f->date_ms)
+		ret->date_ms = f->date_ms;
+	if (rc == 0 && f->lose > 0) {
+		f->lose--;
+		lost = true;
+	}
+	pthread_mutex_unlock(&f->lock);
+	return lost ? error_set(-ETIMEDOUT, "%s: reply lost", put->key) : rc;
+}
+
+static inline int fault_list(struct bucket *b, const char *prefix,
+			     const char *after, size_t limit,
+			     bucket_list_fn fn, void *arg)
+{
+	int rc = fault_begin(b, prefix, false);
+
+	return rc ? rc : bucket_list(((struct fault_bucket *)b)->inner, prefix,
+				     after, limit, fn, arg);
+}
+
+static inline int fault_remove(struct bucket *b, const char *const keys[],
+			       size_t n)
+{
+	int rc = fault_begin(b, n ? keys[0] : "", false);
+
+	return rc ? rc : bucket_remove(((struct fault_bucket *)b)->inner, keys,
+				       n);
+}
+
+static inline int fault_probe(struct bucket *b, unsigned *ret_caps)
+{
+	struct fault_bucket *f = (struct fault_bucket *)b;
+	int rc = fault_begin(b, "", false);
+
+	if (rc == 0)
+		rc = bucket_probe(f->inner, ret_caps);
+	if (rc == 0)
+		*ret_caps &= ~f->without;
+	return rc;
+}
+
+static inline void fault_free(struct bucket *b)
+{
+	pthread_mutex_destroy(&((struct fault_bucket *)b)->lock);
+}
+
+static const struct bucket_ops fault_ops = {
+	.name = "fault",
+	.get = fault_get,
+	.head = fault_head,
+	.put = fault_put,
+	.list = fault_list,
+	.remove = fault_remove,
+	.probe = fault_probe,
+	.free = fault_free,
+};
+
+static inline void fault_init(struct fault_bucket *f, struct bucket *inner)
+{
+	memset(f, 0, sizeof(*f));
+	f->bucket.ops = &fault_ops;
+	f->bucket.url = inner->url;
+	f->inner = inner;
+	pthread_mutex_init(&f->lock, NULL);
+}
+
+#define fault_set(f, knob, value)                   \
+	do {                                        \
+		pthread_mutex_lock(&(f)->lock);     \
+		(f)->knob = (value);                \
+		pthread_mutex_unlock(&(f)->lock);   \
+	} while (0)
+
+#define fault_read(f, count)                        \
+	__extension__({                             \
+		pthread_mutex_lock(&(f)->lock);     \
+		__auto_type count_ = (f)->count;    \
+		pthread_mutex_unlock(&(f)->lock);   \
+		count_;                             \
+	})
+
+#endif
