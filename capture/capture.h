@@ -29,8 +29,8 @@
  * beforehand: a mount does such a call in another thread and goes on serving.
  *
  * Threads: everything may be called from any thread at the same time, except
- * capture_open and capture_close.  Callbacks come from any thread, with no
- * lock held that a call of this header needs, save where noted.
+ * capture_open and capture_close.  Callbacks come from any thread, possibly
+ * with locks held: they take note, and must not call back into capture.
  */
 #include <stdbool.h>
 #include <stddef.h>

@@ -82,6 +82,7 @@ struct db {
 	/* Changed with seal_lock and lock held, read with either. */
 	struct position position;
 	struct batch *sealing;
+	bool adopt; /* position is ahead of the spool: the file is to be renamed */
 
 	pthread_mutex_t lock;
 
@@ -93,6 +94,7 @@ struct db {
 	uint32_t page_size; /* 0: not a database (yet, or any more) */
 	uint32_t commit;
 	uint64_t dbsum;
+	int collected;	    /* how far file_finalise_begin() came */
 	bool in_doubt;	    /* open may hold what is not committed (I1) */
 	bool compare;	    /* compare everything at the next rest */
 	int main_fd, wal_fd; /* backing files, read-only; -1: not open */
@@ -174,6 +176,24 @@ void db_notify(struct db *db);
 /* db_attach() below this capture's state directory.  Lock held. */
 int capture_attach(struct db *db);
 
+/* Have db_settle() tried when it is due.  Any locks. */
+void capture_wake(struct capture *c);
+
+/* The database of this path, with a reference; NULL: none (yet). */
+struct db *capture_find(struct capture *c, const char *path);
+int capture_find_or_add(struct capture *c, const char *path, struct db **ret);
+void capture_release(struct capture *c, struct db *db);
+
+/*
+ * Look at what is under the names of a database that capture sees for the
+ * first time, or that was replaced: a file, a journal that is live, a WAL.
+ * Takes lock.
+ */
+void db_probe(struct db *db);
+
+/* Only whether the journal is live. */
+void db_probe_journal(struct db *db);
+
 /* ----------------------------------------------------------- dirty.c */
 
 /* Note a write to the main file.  Takes mark. */
@@ -190,6 +210,9 @@ int db_pull(struct db *db);
  * it had hidden in the main file.  Lock held, after a db_pull().
  */
 int db_wal_gone(struct db *db);
+
+/* Whatever is at that name now is another file. */
+void db_forget_wal(struct db *db);
 
 /* --------------------------------------------------------- collect.c */
 

@@ -10,7 +10,7 @@
 
 #include "capture/db.h"
 
-static void forget_wal(struct db *db)
+void db_forget_wal(struct db *db)
 {
 	pgmap_clear(&db->wal_index);
 	memset(&db->wal, 0, sizeof(db->wal));
@@ -33,9 +33,9 @@ static int find_wal(struct db *db)
 {
 	int rc;
 
-	if (db->wal_valid)
-		return 1;
 	rc = db_open_wal(db);
+	if (rc == 0 && db->wal_valid)
+		return 1;
 	if (rc == -ENOENT || main_is_empty(db))
 		return 0;
 	if (rc < 0)
@@ -131,7 +131,7 @@ static int pull_rewound(struct db *db)
 		return rc;
 	log_warn("a commit was taken back; comparing its pages", "db=%s",
 		 log_quote(db->path));
-	forget_wal(db);
+	db_forget_wal(db);
 	rc = db_pull(db);
 	if (rc == 0)
 		rc = put_listed(db, before, n);
@@ -172,6 +172,8 @@ int db_pull(struct db *db)
 	if (rc > 0)
 		rc = pull_frames(db);
 	atomic_store(&db->wal_in_use, db->wal_valid);
+	if (atomic_load(&db->wal_commit_end) == UINT64_MAX)
+		atomic_store(&db->wal_commit_end, 0);
 	return rc < 0 ? error_wrap(rc, "reading the WAL of '%s'", db->path) : 0;
 }
 
@@ -182,7 +184,7 @@ int db_wal_gone(struct db *db)
 	size_t n = 0;
 	int rc = pgmap_sorted(&db->wal_index, &hidden, &n);
 
-	forget_wal(db);
+	db_forget_wal(db);
 	atomic_store(&db->wal_in_use, false);
 	if (rc < 0 || n == 0)
 		return rc;

@@ -148,7 +148,21 @@ static int note_pages(struct db *db, const struct batch *b)
 	return rc < 0 ? rc : pages_sync(db->pages);
 }
 
-/* Steps 3 and 4. */
+/* Step 4; again after a failure, before anything else is sealed. */
+static int adopt(struct db *db)
+{
+	int rc;
+
+	if (!db->adopt)
+		return 0;
+	rc = spool_adopt(db->spool, db->state_fd, SEALING, db->position.txid);
+	if (rc < 0)
+		return rc;
+	db->adopt = false;
+	return 0;
+}
+
+/* Steps 3 and 4.  After 3 the batch is in position and pages. */
 static int publish(struct db *db, const struct ltx_header *header)
 {
 	struct position next = {
@@ -169,8 +183,10 @@ static int publish(struct db *db, const struct ltx_header *header)
 	if (rc < 0)
 		return rc;
 	db->position = next;
+	batch_free(TAKE(db->sealing));
+	db->adopt = true;
 	FAILPOINT("seal-position");
-	return spool_adopt(db->spool, db->state_fd, SEALING, next.txid);
+	return adopt(db);
 }
 
 /* Close what is open, so that commits gather in a new batch from here on. */
@@ -178,8 +194,9 @@ static int close_open(struct db *db)
 {
 	int rc;
 
-	if (db->sealing)
-		return 1;
+	rc = adopt(db);
+	if (rc < 0 || db->sealing)
+		return rc < 0 ? rc : 1;
 	rc = db_pull(db);
 	if (rc < 0) {
 		db_fail(db, "reading the WAL");
@@ -197,12 +214,7 @@ static int sealed(struct db *db, const struct ltx_header *header)
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
 	int rc = note_pages(db, db->sealing);
 
-	if (rc == 0)
-		rc = publish(db, header);
-	if (rc < 0)
-		return rc;
-	batch_free(TAKE(db->sealing));
-	return 0;
+	return rc < 0 ? rc : publish(db, header);
 }
 
 /* Seal lock held. */

@@ -1,0 +1,509 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "ltx/spool.h"
+
+#include "capture/table.h"
+
+/* -------------------------------------------------------- state directory */
+
+static int open_state_dirs(struct capture *c)
+{
+	int rc = io_make_dirs(c->config.dirfd, ".litebucket/db", 0700);
+
+	if (rc < 0)
+		return rc;
+	c->state_fd = openat(c->config.dirfd, ".litebucket",
+			     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (c->state_fd < 0)
+		return error_errno("opening '.litebucket'");
+	c->state_root_fd = openat(c->state_fd, "db",
+				  O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->state_root_fd < 0)
+		return error_errno("opening '.litebucket/db'");
+	c->lock_fd = openat(c->state_fd, "lock",
+			    O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (c->lock_fd < 0)
+		return error_errno("opening '.litebucket/lock'");
+	if (flock(c->lock_fd, LOCK_EX | LOCK_NB) < 0)
+		return error_set(-EBUSY, "another litebucket uses this "
+					 "directory; stop that one first");
+	return 0;
+}
+
+/*
+ * "clean" names the run that ended in order.  It is taken away while we run,
+ * so that after a crash no database is believed to be as it was left.
+ */
+static int take_clean_mark(struct capture *c)
+{
+	AUTO(buf) struct buf text = BUF_INIT(64);
+	int rc = io_read_file(c->state_fd, "clean", &text);
+
+	if (rc == -ENOENT)
+		return 0;
+	if (rc < 0)
+		return rc;
+	c->run = strtoull(text.data ? text.data : "", NULL, 16);
+	if (unlinkat(c->state_fd, "clean", 0) < 0)
+		return error_errno("removing '.litebucket/clean'");
+	return io_sync_parent(c->state_fd, "clean");
+}
+
+static int64_t nanoseconds(struct timespec t)
+{
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* What the files look like now, as position remembers it. */
+static void look_at_files(struct db *db, struct position *ret)
+{
+	char wal[4200];
+	struct stat st;
+
+	ret->main_size = ret->wal_size = 0;
+	ret->main_mtime_ns = ret->main_ctime_ns = ret->wal_mtime_ns = 0;
+	if (fstatat(db->config->dirfd, db->path, &st, 0) == 0) {
+		ret->main_size = (uint64_t)st.st_size;
+		ret->main_mtime_ns = nanoseconds(st.st_mtim);
+		ret->main_ctime_ns = nanoseconds(st.st_ctim);
+	}
+	(void)snprintf(wal, sizeof(wal), "%s-wal", db->path);
+	if (fstatat(db->config->dirfd, wal, &st, 0) == 0) {
+		ret->wal_size = (uint64_t)st.st_size;
+		ret->wal_mtime_ns = nanoseconds(st.st_mtim);
+	}
+}
+
+static bool is_as_left(struct capture *c, struct db *db)
+{
+	const struct position *p = &db->position;
+	struct position now;
+
+	look_at_files(db, &now);
+	return c->run && p->clean == c->run &&
+	       pages_count(db->pages) >= p->commit &&
+	       p->main_size == now.main_size && p->wal_size == now.wal_size &&
+	       p->main_mtime_ns == now.main_mtime_ns &&
+	       p->main_ctime_ns == now.main_ctime_ns &&
+	       p->wal_mtime_ns == now.wal_mtime_ns;
+}
+
+/* ------------------------------------------------------------------- open */
+
+void db_probe_journal(struct db *db)
+{
+	uint8_t magic[FORMAT_JOURNAL_MAGIC_SIZE] = { 0 };
+	char journal[4200];
+
+	(void)snprintf(journal, sizeof(journal), "%s-journal", db->path);
+	AUTO(fd) int fd = openat(db->config->dirfd, journal,
+				 O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd >= 0)
+		(void)io_pread(fd, magic, sizeof(magic), 0);
+	atomic_store(&db->journal_live, format_journal_live(magic));
+}
+
+void db_probe(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	db_close_files(db);
+	db_forget_wal(db);
+	db_probe_journal(db);
+	if (db_open_wal(db) == 0 && io_size(db->wal_fd) > 0) {
+		atomic_store(&db->wal_in_use, true);
+		atomic_store(&db->wal_touched, true);
+	}
+	if (db_open_main(db) == 0 && io_size(db->main_fd) > 0) {
+		/* Not seen so far: a database, once it has rested. */
+		(void)pthread_mutex_lock(&db->mark);
+		db->dirty.all = true;
+		(void)pthread_mutex_unlock(&db->mark);
+		atomic_store(&db->resting, true);
+	}
+	db_close_files(db);
+}
+
+/* Nobody uses the directory yet: what is there is at rest. */
+static int take_up_quietly(struct capture *c, struct db *db)
+{
+	int rc = recover_journal(c, db->path);
+
+	if (rc < 0)
+		return rc;
+	db_probe(db);
+	(void)pthread_mutex_lock(&db->lock);
+	rc = capture_attach(db);
+	if (rc == 0 && db->position.page_size && is_as_left(c, db)) {
+		db_settled(db);
+		rc = db_pull(db);
+	}
+	(void)pthread_mutex_unlock(&db->lock);
+	return rc < 0 ? rc : db_settle(db, true);
+}
+
+static int take_up(struct capture *c, const char *path, void *arg)
+{
+	struct db *db;
+	int rc = capture_find_or_add(c, path, &db);
+
+	if (rc < 0)
+		return rc;
+	rc = take_up_quietly(c, db);
+	if (rc < 0) {
+		(void)pthread_mutex_lock(&db->lock);
+		db_fail(db, "taking up the database");
+		(void)pthread_mutex_unlock(&db->lock);
+	}
+	capture_release(c, db);
+	return 0;
+}
+
+/* A database with state whose file is gone was removed while nobody looked. */
+static int take_up_missing(struct capture *c, const char *path)
+{
+	struct db *db;
+	struct stat st;
+	int rc;
+
+	if (fstatat(c->config.dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    S_ISREG(st.st_mode) && st.st_size > 0)
+		return 0;
+	rc = capture_find_or_add(c, path, &db);
+	if (rc < 0)
+		return rc;
+	(void)pthread_mutex_lock(&db->lock);
+	rc = capture_attach(db);
+	(void)pthread_mutex_unlock(&db->lock);
+	if (rc == 0 && db->position.page_size)
+		rc = db_drop(db);
+	capture_release(c, db);
+	return rc;
+}
+
+static void look_for_missing(struct capture *c)
+{
+	DIR *dir;
+	struct dirent *entry;
+	int copy = openat(c->state_root_fd, ".", O_RDONLY | O_DIRECTORY |
+							 O_CLOEXEC);
+
+	dir = copy < 0 ? NULL : fdopendir(copy);
+	while (dir && (entry = readdir(dir))) {
+		AUTO(buf) struct buf path = BUF_INIT(4096);
+		char name[300];
+
+		if (entry->d_name[0] == '.')
+			continue;
+		(void)snprintf(name, sizeof(name), "%s/name", entry->d_name);
+		if (io_read_file(c->state_root_fd, name, &path) < 0 ||
+		    path.size == 0)
+			continue;
+		if (take_up_missing(c, path.data) < 0)
+			log_error("database is gone, and that cannot be noted",
+				  "db=%s error=%s", log_quote(path.data),
+				  log_quote(error_message()));
+	}
+	if (dir)
+		(void)closedir(dir);
+}
+
+/* ------------------------------------------------------- settling thread */
+
+void capture_wake(struct capture *c)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->rest_lock);
+
+	c->rest_woken = true;
+	(void)pthread_cond_signal(&c->rest_changed);
+}
+
+/* Settle what is due; when the next is, monotonic ms. */
+static int64_t settle_due(struct capture *c)
+{
+	int64_t next = INT64_MAX, now = clock_monotonic_ms();
+	struct db **all;
+	size_t n;
+
+	if (table_all(c, &all, &n) < 0)
+		return now + 1000;
+	for (size_t i = 0; i < n; i++) {
+		int64_t due = db_settle_due_ms(all[i]);
+
+		if (due <= now) {
+			(void)db_settle(all[i], false);
+			due = db_settle_due_ms(all[i]);
+			/* Not at rest yet, or in trouble: look again later. */
+			if (due <= now)
+				due = now + 1000;
+		}
+		if (due < next)
+			next = due;
+	}
+	table_release_all(c, all, n);
+	return next;
+}
+
+static void wait_until(struct capture *c, int64_t due_ms)
+{
+	struct timespec until = { .tv_sec = due_ms / 1000,
+				  .tv_nsec = (long)(due_ms % 1000) * 1000000 };
+
+	if (due_ms == INT64_MAX)
+		(void)pthread_cond_wait(&c->rest_changed, &c->rest_lock);
+	else
+		(void)pthread_cond_timedwait(&c->rest_changed, &c->rest_lock,
+					     &until);
+}
+
+static void *settle_loop(void *arg)
+{
+	struct capture *c = arg;
+
+	(void)pthread_mutex_lock(&c->rest_lock);
+	while (!c->stopping) {
+		int64_t due;
+
+		c->rest_woken = false;
+		(void)pthread_mutex_unlock(&c->rest_lock);
+		due = settle_due(c);
+		(void)pthread_mutex_lock(&c->rest_lock);
+		if (!c->rest_woken && !c->stopping)
+			wait_until(c, due);
+	}
+	(void)pthread_mutex_unlock(&c->rest_lock);
+	return NULL;
+}
+
+static int start_thread(struct capture *c)
+{
+	int rc = pthread_create(&c->rest_thread, NULL, settle_loop, c);
+
+	if (rc != 0)
+		return error_set(-rc, "starting capture's thread: %s",
+				 strerror(rc));
+	c->rest_running = true;
+	return 0;
+}
+
+static void stop_thread(struct capture *c)
+{
+	if (!c->rest_running)
+		return;
+	(void)pthread_mutex_lock(&c->rest_lock);
+	c->stopping = true;
+	(void)pthread_cond_signal(&c->rest_changed);
+	(void)pthread_mutex_unlock(&c->rest_lock);
+	(void)pthread_join(c->rest_thread, NULL);
+	c->rest_running = false;
+}
+
+/* ------------------------------------------------------------ open, close */
+
+static void init_locks(struct capture *c)
+{
+	pthread_condattr_t monotonic;
+
+	(void)pthread_mutex_init(&c->rename_lock, NULL);
+	(void)pthread_mutex_init(&c->table_lock, NULL);
+	(void)pthread_mutex_init(&c->rest_lock, NULL);
+	(void)pthread_condattr_init(&monotonic);
+	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&c->rest_changed, &monotonic);
+	(void)pthread_condattr_destroy(&monotonic);
+}
+
+static void free_capture(struct capture *c)
+{
+	stop_thread(c);
+	for (int i = 0; i < TABLE_BUCKETS; i++)
+		while (c->buckets[i]) {
+			struct db *db = c->buckets[i];
+
+			c->buckets[i] = db->next;
+			db_free(db);
+		}
+	fd_cleanup(&c->lock_fd);
+	fd_cleanup(&c->state_root_fd);
+	fd_cleanup(&c->state_fd);
+	free(c);
+}
+
+int capture_open(const struct capture_config *config, struct capture **ret)
+{
+	struct capture *c = calloc(1, sizeof(*c));
+	int rc;
+
+	if (!c)
+		return error_set(-ENOMEM, "out of memory");
+	c->config = *config;
+	c->state_fd = c->state_root_fd = c->lock_fd = -1;
+	init_locks(c);
+	rc = open_state_dirs(c);
+	if (rc == 0)
+		rc = take_clean_mark(c);
+	if (rc == 0)
+		rc = table_walk(c, "", take_up, NULL);
+	if (rc == 0)
+		look_for_missing(c);
+	if (rc == 0)
+		rc = start_thread(c);
+	if (rc < 0) {
+		free_capture(c);
+		return rc;
+	}
+	*ret = c;
+	return 0;
+}
+
+/* Seal the last commits, and note how the files are left. */
+static void leave(struct capture *c, struct db *db)
+{
+	struct position left;
+	bool sound;
+
+	if (!db->spool)
+		return;
+	(void)db_settle(db, true);
+	if (db_seal(db, NULL) < 0) {
+		log_error("last commits could not be sealed; the next mount "
+			  "compares the database",
+			  "db=%s error=%s", log_quote(db->path),
+			  log_quote(error_message()));
+		return;
+	}
+	sound = db->position.page_size && !db->in_doubt && !db->compare &&
+		!db_has_news(db) && !atomic_load(&db->journal_live);
+	left = db->position;
+	left.clean = c->run;
+	look_at_files(db, &left);
+	if (!sound || memcmp(&left, &db->position, sizeof(left)) == 0)
+		return;
+	if (position_store(db->state_fd, "position", &left) < 0)
+		log_warn("next mount compares the database", "db=%s error=%s",
+			 log_quote(db->path), log_quote(error_message()));
+}
+
+void capture_close(struct capture *c)
+{
+	char run[20];
+	struct db **all;
+	size_t n = 0;
+
+	if (!c)
+		return;
+	stop_thread(c);
+	while (c->run == 0)
+		io_random(&c->run, sizeof(c->run));
+	if (table_all(c, &all, &n) == 0) {
+		for (size_t i = 0; i < n; i++)
+			leave(c, all[i]);
+		table_release_all(c, all, n);
+		(void)snprintf(run, sizeof(run), "%016" PRIx64 "\n", c->run);
+		if (io_write_atomically(c->state_fd, "clean", run, 17) < 0)
+			log_warn("next mount compares every database",
+				 "error=%s", log_quote(error_message()));
+	}
+	free_capture(c);
+}
+
+/* ------------------------------------------------------- seal and status */
+
+static int find_captured(struct capture *c, const char *path, struct db **ret)
+{
+	struct db *db = capture_find(c, path);
+
+	if (!db)
+		return error_set(-ENOENT, "'%s' is not a database here", path);
+	*ret = db;
+	return 0;
+}
+
+int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid)
+{
+	struct db *db;
+	int rc = find_captured(c, path, &db);
+
+	if (rc < 0)
+		return rc;
+	rc = db_seal(db, ret_txid);
+	capture_release(c, db);
+	return rc;
+}
+
+int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
+{
+	struct db *db;
+	int rc = capture_find_or_add(c, path, &db);
+
+	if (rc < 0)
+		return rc;
+	rc = db_settle(db, true);
+	/* In a transaction: what is committed so far is captured already. */
+	if (rc == -EBUSY && atomic_load(&db->journal_live) && db->spool &&
+	    !db->in_doubt)
+		rc = 0;
+	if (rc == 0)
+		rc = db_seal(db, ret_txid);
+	if (rc >= 0 && !db->spool)
+		rc = error_set(-ENOENT, "'%s' is not a database", path);
+	capture_release(c, db);
+	return rc;
+}
+
+static void get_status(struct db *db, struct capture_status *ret)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	memset(ret, 0, sizeof(*ret));
+	(void)snprintf(ret->path, sizeof(ret->path), "%s", db->path);
+	ret->txid = db->position.txid;
+	ret->page_size = db->page_size;
+	ret->commit = db->commit;
+	ret->wal = db->wal_valid && db->wal.frames > 0;
+	ret->pending = db_has_news(db) || atomic_load(&db->wal_touched);
+	ret->resync = db->compare || db->in_doubt;
+	ret->dropped = db->position.dropped && db->page_size == 0;
+	(void)snprintf(ret->error, sizeof(ret->error), "%s", db->error);
+}
+
+static int compare_paths(const void *a, const void *b)
+{
+	const struct db *x = *(struct db *const *)a, *y = *(struct db *const *)b;
+
+	return strcmp(x->path, y->path);
+}
+
+int capture_each(struct capture *c, capture_status_fn fn, void *arg)
+{
+	struct capture_status status;
+	struct db **all;
+	size_t n;
+	int rc = table_all(c, &all, &n);
+
+	if (rc < 0)
+		return rc;
+	qsort(all, n, sizeof(struct db *), compare_paths);
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		if (!all[i]->spool && !all[i]->error[0])
+			continue;
+		get_status(all[i], &status);
+		rc = fn(&status, arg);
+	}
+	table_release_all(c, all, n);
+	return rc;
+}

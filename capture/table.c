@@ -1,0 +1,254 @@
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <xxhash.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/io.h"
+
+#include "capture/table.h"
+
+static struct db **bucket_of(struct capture *c, const char *path)
+{
+	return &c->buckets[XXH3_64bits(path, strlen(path)) % TABLE_BUCKETS];
+}
+
+static struct db *find_locked(struct capture *c, const char *path)
+{
+	struct db *db = *bucket_of(c, path);
+
+	while (db && strcmp(db->path, path) != 0)
+		db = db->next;
+	if (db)
+		db->refs++;
+	return db;
+}
+
+struct db *capture_find(struct capture *c, const char *path)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->table_lock);
+
+	return find_locked(c, path);
+}
+
+static int add(struct capture *c, const char *path, struct db **ret)
+{
+	struct db *db, *other;
+	int rc = db_new(c, &c->config, path, &db);
+
+	if (rc < 0)
+		return rc;
+	db_probe(db);
+	db->refs = 1;
+	(void)pthread_mutex_lock(&c->table_lock);
+	other = find_locked(c, path);
+	if (!other) {
+		db->next = *bucket_of(c, path);
+		*bucket_of(c, path) = db;
+	}
+	(void)pthread_mutex_unlock(&c->table_lock);
+	if (other)
+		db_free(db); /* another thread was faster */
+	*ret = other ? other : db;
+	return 0;
+}
+
+int capture_find_or_add(struct capture *c, const char *path, struct db **ret)
+{
+	*ret = capture_find(c, path);
+	return *ret ? 0 : add(c, path, ret);
+}
+
+void capture_release(struct capture *c, struct db *db)
+{
+	struct db **link;
+
+	if (!db)
+		return;
+	(void)pthread_mutex_lock(&c->table_lock);
+	if (--db->refs > 0) {
+		(void)pthread_mutex_unlock(&c->table_lock);
+		return;
+	}
+	for (link = bucket_of(c, db->path); *link != db; link = &(*link)->next)
+		;
+	*link = db->next;
+	(void)pthread_mutex_unlock(&c->table_lock);
+	db_free(db);
+}
+
+int capture_attach(struct db *db)
+{
+	struct capture *c = db->capture;
+	int rc;
+
+	if (db->spool)
+		return 0;
+	rc = db_attach(db, c->state_root_fd);
+	if (rc < 0)
+		return rc;
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->table_lock);
+	db->refs++;
+	return 0;
+}
+
+int table_all(struct capture *c, struct db ***ret, size_t *ret_n)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->table_lock);
+	struct db **all;
+	size_t n = 0;
+
+	for (int i = 0; i < TABLE_BUCKETS; i++)
+		for (struct db *db = c->buckets[i]; db; db = db->next)
+			n++;
+	all = malloc((n + 1) * sizeof(struct db *));
+	if (!all)
+		return error_set(-ENOMEM, "out of memory for %zu databases", n);
+	n = 0;
+	for (int i = 0; i < TABLE_BUCKETS; i++)
+		for (struct db *db = c->buckets[i]; db; db = db->next) {
+			db->refs++;
+			all[n++] = db;
+		}
+	*ret = all;
+	*ret_n = n;
+	return 0;
+}
+
+void table_release_all(struct capture *c, struct db **all, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		capture_release(c, all[i]);
+	free(all);
+}
+
+/* ---------------------------------------------------------------- files */
+
+static bool is_regular(struct capture *c, const char *path)
+{
+	struct stat st;
+
+	return fstatat(c->config.dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISREG(st.st_mode);
+}
+
+enum format_role table_role(struct capture *c, const char *path,
+			    char ret_base[4096])
+{
+	unsigned length;
+	enum format_role role = format_role(path, &length);
+
+	if (length >= 4096)
+		return FORMAT_SUPER; /* too long to be replicated */
+	memcpy(ret_base, path, length);
+	ret_base[length] = '\0';
+	if (role == FORMAT_MAIN || role == FORMAT_SUPER)
+		return role;
+	if (is_regular(c, ret_base))
+		return role;
+	/* Only named like one (D9). */
+	if (strlen(path) >= 4096)
+		return FORMAT_SUPER;
+	strcpy(ret_base, path);
+	return FORMAT_MAIN;
+}
+
+int capture_file_get(struct capture *c, const char *path,
+		     struct capture_file **ret)
+{
+	struct capture_file *f = calloc(1, sizeof(*f));
+	struct db *db = NULL;
+	char base[4096];
+	int rc = 0;
+
+	if (f)
+		f->path = strdup(path);
+	if (!f || !f->path) {
+		free(f);
+		return error_set(-ENOMEM, "out of memory");
+	}
+	f->capture = c;
+	f->role = table_role(c, path, base);
+	if (f->role != FORMAT_SHM && f->role != FORMAT_SUPER)
+		rc = capture_find_or_add(c, base, &db);
+	if (rc < 0) {
+		free(f->path);
+		free(f);
+		return rc;
+	}
+	atomic_store(&f->db, db);
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->table_lock);
+	f->next = c->files;
+	c->files = f;
+	*ret = f;
+	return 0;
+}
+
+void capture_file_put(struct capture_file *f)
+{
+	struct capture *c = f->capture;
+	struct capture_file **link;
+
+	(void)pthread_mutex_lock(&c->table_lock);
+	for (link = &c->files; *link != f; link = &(*link)->next)
+		;
+	*link = f->next;
+	(void)pthread_mutex_unlock(&c->table_lock);
+	capture_release(c, atomic_load(&f->db));
+	free(f->path);
+	free(f);
+}
+
+/*
+ * A write that is under way keeps using the old database, so its reference
+ * is kept until the end; only the bookkeeping moves.
+ */
+static void move_writers(struct capture_file *f, struct db *from, struct db *to)
+{
+	unsigned writers;
+
+	(void)pthread_mutex_lock(&from->mark);
+	writers = f->writers;
+	from->writers -= writers;
+	if (!to)
+		f->writers = 0;
+	(void)pthread_mutex_unlock(&from->mark);
+	if (!to)
+		return;
+	(void)pthread_mutex_lock(&to->mark);
+	to->writers += writers;
+	(void)pthread_mutex_unlock(&to->mark);
+}
+
+void table_detach_files(struct capture *c, const char *path)
+{
+	table_move_files(c, path, NULL, NULL);
+}
+
+void table_move_files(struct capture *c, const char *from, const char *to,
+		      struct db *to_db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->table_lock);
+
+	for (struct capture_file *f = c->files; f; f = f->next) {
+		struct db *old = atomic_load(&f->db);
+		char *path;
+
+		if (!old || f->role != FORMAT_MAIN ||
+		    strcmp(f->path, from) != 0)
+			continue;
+		move_writers(f, old, to_db);
+		/* old keeps this file's reference: see move_writers(). */
+		if (to_db)
+			to_db->refs++;
+		atomic_store(&f->db, to_db);
+		path = to ? strdup(to) : NULL;
+		if (path) {
+			free(f->path);
+			f->path = path;
+		}
+	}
+}

@@ -1,0 +1,70 @@
+#ifndef LITEBUCKET_CAPTURE_TABLE_H
+#define LITEBUCKET_CAPTURE_TABLE_H
+
+/*
+ * What an open directory holds: its databases by path, and its files in use.
+ *
+ * A database stays in the table while somebody has a reference; the table
+ * keeps one of its own for those that have state, so that they stay to the end.
+ * Other files that could become one are forgotten with their last reference.
+ */
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "capture/file.h"
+
+enum { TABLE_BUCKETS = 1024 };
+
+struct capture {
+	struct capture_config config;
+	int state_fd;	   /* .litebucket */
+	int state_root_fd; /* .litebucket/db */
+	int lock_fd;	   /* held: no other process works here */
+	uint64_t run;	   /* names the last stop in order; 0: there was none */
+
+	pthread_mutex_t rename_lock; /* outermost: one rename at a time */
+
+	pthread_mutex_t table_lock; /* only a database's mark is taken under it */
+	struct db *buckets[TABLE_BUCKETS];
+	struct capture_file *files;
+
+	pthread_mutex_t rest_lock; /* of what the settling thread sleeps on */
+	pthread_cond_t rest_changed;
+	bool rest_woken, stopping;
+	pthread_t rest_thread;
+	bool rest_running;
+};
+
+/*
+ * Every database, each with a reference of the caller's; array and references
+ * go back with table_release_all().
+ */
+int table_all(struct capture *c, struct db ***ret, size_t *ret_n);
+void table_release_all(struct capture *c, struct db **all, size_t n);
+
+/* The main file of this database is no longer behind this name. */
+void table_detach_files(struct capture *c, const char *path);
+
+/* The file open under from is to be known as to's database from now on. */
+void table_move_files(struct capture *c, const char *from, const char *to,
+		      struct db *to_db);
+
+/*
+ * Call fn for each file below path ("" for all) that begins as a database
+ * does, with its path below the directory.
+ */
+typedef int (*table_walk_fn)(struct capture *c, const char *path, void *arg);
+int table_walk(struct capture *c, const char *path, table_walk_fn fn,
+	       void *arg);
+
+/* The role of a path: by its name, and by whether the database it needs is there. */
+enum format_role table_role(struct capture *c, const char *path,
+			    char ret_base[4096]);
+
+/*
+ * Let SQLite play a hot journal of this database, in a child process, as the
+ * file's owner.  0: there is none (any more).
+ */
+int recover_journal(struct capture *c, const char *path);
+
+#endif
