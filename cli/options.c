@@ -412,7 +412,7 @@ void options_help(const struct verb *verb, FILE *out)
 	print_option(&help, out);
 	options_variable(verb->options[0].name, variable);
 	(void)fprintf(out,
-		      "\nEvery option can also come from the environment, like "
-		      "%s;\nthe command line wins.\n",
+		      "\nEvery option can also come from the environment, "
+		      "like\n%s; the command line wins.\n",
 		      variable);
 }

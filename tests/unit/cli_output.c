@@ -54,7 +54,7 @@ static void progress_shows_share_amounts_and_speed(void **state)
 			"restoring  25% [########.......................] "
 			"5.0 MiB of 20.0 MiB, 2.0 MiB/s");
 	assert_progress(20 * MIB, 20 * MIB, 10000, 79,
-			"restoring 100% [###############################] "
+			"restoring 100% [##############################] "
 			"20.0 MiB of 20.0 MiB, 2.0 MiB/s");
 }
 
