@@ -5,7 +5,7 @@
 #include "bucket/bucket.h"
 #include "bucket/url.h"
 #include "cli/report.h"
-#include "cli/table.h"
+#include "cli/columns.h"
 #include "ltx/header.h"
 #include "ltx/name.h"
 #include "restorer/restorer.h"
@@ -74,23 +74,23 @@ static int add_row(const struct restorer_point *p, void *arg)
 	clock_format(p->timestamp_ms, time);
 	report_size((uint64_t)p->page_size * p->commit, size);
 	report_size(p->size, object);
-	table_cell(arg, "%s", txid);
-	table_cell(arg, "%s", time);
-	table_cell(arg, "%s", size);
-	table_cell(arg, "%u", p->level);
-	table_cell(arg, "%s", object);
-	table_cell(arg, "%s", kind_name(p->kind));
+	columns_cell(arg, "%s", txid);
+	columns_cell(arg, "%s", time);
+	columns_cell(arg, "%s", size);
+	columns_cell(arg, "%u", p->level);
+	columns_cell(arg, "%s", object);
+	columns_cell(arg, "%s", kind_name(p->kind));
 	return 0;
 }
 
 static int print_table(struct bucket *bucket)
 {
-	AUTO(table)
-	struct table table =
-		TABLE("TXID", "TIME", "SIZE>", "LEVEL>", "OBJECT>", "KIND");
+	AUTO(columns)
+	struct columns table =
+		COLUMNS("TXID", "TIME", "SIZE>", "LEVEL>", "OBJECT>", "KIND");
 	int rc = restorer_history(bucket, "", add_row, &table);
 
-	return rc < 0 ? rc : table_print(&table, stdout);
+	return rc < 0 ? rc : columns_print(&table, stdout);
 }
 
 static int run(const void *settings, char **operands)

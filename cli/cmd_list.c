@@ -7,7 +7,7 @@
 #include "bucket/bucket.h"
 #include "bucket/url.h"
 #include "cli/report.h"
-#include "cli/table.h"
+#include "cli/columns.h"
 #include "ltx/header.h"
 #include "ltx/name.h"
 #include "restorer/restorer.h"
@@ -121,7 +121,7 @@ static int print_json(const struct listing *l, const char *url)
 				     databases));
 }
 
-static void add_row(struct table *t, const struct listed *db)
+static void add_row(struct columns *t, const struct listed *db)
 {
 	char path[BUCKET_KEY_MAX];
 	char txid[LTX_TXID_TEXT_SIZE] = "-";
@@ -134,17 +134,18 @@ static void add_row(struct table *t, const struct listed *db)
 		report_size((uint64_t)db->head.page_size * db->head.commit,
 			    size);
 	}
-	table_cell(t, "%s", path_of(db, path));
-	table_cell(t, "%s", state_of(db));
-	table_cell(t, "%s", size);
-	table_cell(t, "%s", txid);
-	table_cell(t, "%s", time);
+	columns_cell(t, "%s", path_of(db, path));
+	columns_cell(t, "%s", state_of(db));
+	columns_cell(t, "%s", size);
+	columns_cell(t, "%s", txid);
+	columns_cell(t, "%s", time);
 }
 
 static int print_table(const struct listing *l, const char *url)
 {
-	AUTO(table)
-	struct table table = TABLE("PATH", "STATE", "SIZE>", "TXID", "TIME");
+	AUTO(columns)
+	struct columns table =
+		COLUMNS("PATH", "STATE", "SIZE>", "TXID", "TIME");
 
 	if (l->n == 0) {
 		(void)fprintf(stderr, "no databases in '%s'\n", url);
@@ -152,7 +153,7 @@ static int print_table(const struct listing *l, const char *url)
 	}
 	for (size_t i = 0; i < l->n; i++)
 		add_row(&table, &l->items[i]);
-	return table_print(&table, stdout);
+	return columns_print(&table, stdout);
 }
 
 /* Each unreadable one has its line on stderr, and makes the list a failure. */

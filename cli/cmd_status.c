@@ -4,7 +4,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "cli/report.h"
-#include "cli/table.h"
+#include "cli/columns.h"
 #include "fuse/control.h"
 
 #include "cli/cli.h"
@@ -43,7 +43,7 @@ static const char *text_of(const json_t *object, const char *key)
 	return text ? text : "-";
 }
 
-static void add_row(struct table *t, const json_t *db)
+static void add_row(struct columns *t, const json_t *db)
 {
 	json_int_t bytes =
 		json_integer_value(json_object_get(db, "spool_bytes"));
@@ -53,12 +53,12 @@ static void add_row(struct table *t, const json_t *db)
 		   sizeof(lag));
 	if (bytes > 0)
 		report_size((uint64_t)bytes, spool);
-	table_cell(t, "%s", text_of(db, "path"));
-	table_cell(t, "%s", text_of(db, "state"));
-	table_cell(t, "%s", text_of(db, "txid"));
-	table_cell(t, "%s", text_of(db, "confirmed"));
-	table_cell(t, "%s", lag);
-	table_cell(t, "%s", spool);
+	columns_cell(t, "%s", text_of(db, "path"));
+	columns_cell(t, "%s", text_of(db, "state"));
+	columns_cell(t, "%s", text_of(db, "txid"));
+	columns_cell(t, "%s", text_of(db, "confirmed"));
+	columns_cell(t, "%s", lag);
+	columns_cell(t, "%s", spool);
 }
 
 /* Sentences do not fit in a column: each has a line of its own below. */
@@ -74,9 +74,9 @@ static void print_errors(const json_t *databases)
 
 static int print_table(const json_t *status)
 {
-	AUTO(table)
-	struct table table =
-		TABLE("PATH", "STATE", "TXID", "CONFIRMED", "LAG>", "SPOOL>");
+	AUTO(columns)
+	struct columns table =
+		COLUMNS("PATH", "STATE", "TXID", "CONFIRMED", "LAG>", "SPOOL>");
 	const json_t *databases = json_object_get(status, "databases");
 	size_t i;
 	json_t *db;
@@ -89,7 +89,7 @@ static int print_table(const json_t *status)
 	if (json_array_size(databases) == 0)
 		(void)puts("no databases here");
 	else
-		rc = table_print(&table, stdout);
+		rc = columns_print(&table, stdout);
 	if (rc == 0)
 		print_errors(databases);
 	return rc;

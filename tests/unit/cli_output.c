@@ -14,7 +14,7 @@
 #include "cli/paths.h"
 #include "cli/progress.h"
 #include "cli/report.h"
-#include "cli/table.h"
+#include "cli/columns.h"
 
 #define MIB UINT64_C(1048576)
 
@@ -79,13 +79,13 @@ static void progress_never_exceeds_the_terminal_or_the_total(void **state)
 			"restoring 100% 20.0 MiB of 20.0 MiB, 20.0 MiB/s");
 }
 
-static void assert_table(const struct table *t, const char *expected)
+static void assert_table(const struct columns *t, const char *expected)
 {
 	char *text;
 	size_t size;
 	FILE *out = open_memstream(&text, &size);
 
-	assert_int_equal(table_print(t, out), 0);
+	assert_int_equal(columns_print(t, out), 0);
 	(void)fclose(out);
 	assert_string_equal(text, expected);
 	free(text);
@@ -93,14 +93,14 @@ static void assert_table(const struct table *t, const char *expected)
 
 static void columns_are_as_wide_as_their_widest_cell(void **state)
 {
-	AUTO(table) struct table t = TABLE("NAME", "SIZE>", "NOTE");
+	AUTO(columns) struct columns t = COLUMNS("NAME", "SIZE>", "NOTE");
 
-	table_cell(&t, "a-long-name.db");
-	table_cell(&t, "%d", 7);
-	table_cell(&t, "x");
-	table_cell(&t, "b");
-	table_cell(&t, "%d", 123456);
-	table_cell(&t, "yy");
+	columns_cell(&t, "a-long-name.db");
+	columns_cell(&t, "%d", 7);
+	columns_cell(&t, "x");
+	columns_cell(&t, "b");
+	columns_cell(&t, "%d", 123456);
+	columns_cell(&t, "yy");
 	assert_table(&t, "NAME              SIZE  NOTE\n"
 			 "a-long-name.db       7  x\n"
 			 "b               123456  yy\n");
@@ -108,13 +108,13 @@ static void columns_are_as_wide_as_their_widest_cell(void **state)
 
 static void a_name_cannot_break_a_table(void **state)
 {
-	AUTO(table) struct table t = TABLE("NAME", "NOTE");
+	AUTO(columns) struct columns t = COLUMNS("NAME", "NOTE");
 
-	table_cell(&t, "line\nbreak\x1b[31m");
-	table_cell(&t, "n");
+	columns_cell(&t, "line\nbreak\x1b[31m");
+	columns_cell(&t, "n");
 	/* Two bytes, one character. */
-	table_cell(&t, "\xc3\xa9");
-	table_cell(&t, "n");
+	columns_cell(&t, "\xc3\xa9");
+	columns_cell(&t, "n");
 	assert_table(&t, "NAME             NOTE\n"
 			 "line?break?[31m  n\n"
 			 "\xc3\xa9                n\n");

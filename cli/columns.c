@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/table.h"
+#include "cli/columns.h"
 
-static int make_room(struct table *t)
+static int make_room(struct columns *t)
 {
 	size_t capacity = t->capacity ? t->capacity * 2 : 64;
 	char **cells;
@@ -21,7 +21,7 @@ static int make_room(struct table *t)
 	return 0;
 }
 
-void table_cell(struct table *t, const char *fmt, ...)
+void columns_cell(struct columns *t, const char *fmt, ...)
 {
 	char *text;
 	va_list args;
@@ -64,11 +64,11 @@ static size_t heading_size(const char *heading)
 	return strlen(heading) - is_right(heading);
 }
 
-static size_t column_width(const struct table *t, size_t column)
+static size_t column_width(const struct columns *t, size_t column)
 {
 	size_t width = heading_size(t->headings[column]);
 
-	for (size_t i = column; i < t->n; i += t->columns) {
+	for (size_t i = column; i < t->n; i += t->n_columns) {
 		size_t w = width_of(t->cells[i], SIZE_MAX);
 
 		width = w > width ? w : width;
@@ -77,35 +77,35 @@ static size_t column_width(const struct table *t, size_t column)
 }
 
 /* The last column is not filled up: no line ends with blanks. */
-static void print_cell(const struct table *t, size_t column, size_t width,
+static void print_cell(const struct columns *t, size_t column, size_t width,
 		       const char *text, size_t size, FILE *out)
 {
 	int fill = (int)(width - width_of(text, size));
-	bool last = column + 1 == t->columns;
+	bool last = column + 1 == t->n_columns;
 	bool right = is_right(t->headings[column]);
 
 	(void)fprintf(out, "%*s%.*s%*s%s", right ? fill : 0, "", (int)size,
 		      text, right || last ? 0 : fill, "", last ? "\n" : "  ");
 }
 
-int table_print(const struct table *t, FILE *out)
+int columns_print(const struct columns *t, FILE *out)
 {
 	size_t widths[16];
 
 	if (t->failed)
 		return error_set(-ENOMEM, "out of memory for the table");
-	for (size_t c = 0; c < t->columns; c++)
+	for (size_t c = 0; c < t->n_columns; c++)
 		widths[c] = column_width(t, c);
-	for (size_t c = 0; c < t->columns; c++)
+	for (size_t c = 0; c < t->n_columns; c++)
 		print_cell(t, c, widths[c], t->headings[c],
 			   heading_size(t->headings[c]), out);
 	for (size_t i = 0; i < t->n; i++)
-		print_cell(t, i % t->columns, widths[i % t->columns],
+		print_cell(t, i % t->n_columns, widths[i % t->n_columns],
 			   t->cells[i], strlen(t->cells[i]), out);
 	return 0;
 }
 
-void table_cleanup(struct table *t)
+void columns_cleanup(struct columns *t)
 {
 	for (size_t i = 0; i < t->n; i++)
 		free(t->cells[i]);
