@@ -196,19 +196,18 @@ static int emit_end_of_pages(struct ltx_encoder *enc)
 
 static int emit_index(struct ltx_encoder *enc)
 {
-	const uint8_t *step = (const uint8_t *)enc->steps.data;
-	const uint8_t *end = step + enc->steps.size;
+	const uint8_t *steps = (const uint8_t *)enc->steps.data;
 	uint64_t begin = enc->size, offset = LTX_HEADER_SIZE;
 	uint32_t pgno = 0;
 	uint8_t size[8];
 	int rc;
 
-	while (step < end) {
+	for (size_t at = 0; at < enc->steps.size;) {
 		uint8_t entry[LTX_INDEX_ENTRY_MAX];
 		uint64_t skip, length;
 
-		step += ltx_index_get_varint(step, &skip);
-		step += ltx_index_get_varint(step, &length);
+		at += ltx_index_get_varint(steps + at, &skip);
+		at += ltx_index_get_varint(steps + at, &length);
 		pgno += (uint32_t)skip;
 		rc = emit_covered(enc, entry,
 				  ltx_index_put_entry(pgno, offset, length,
