@@ -37,16 +37,27 @@ struct mount_config {
 	const char *source;	 /* shown in /proc/mounts as litebucket:source */
 	bool allow_other;
 
+	/* After mount_stop(), how long open files may stay open; 0: not. */
+	int64_t stop_timeout_ms;
+
 	/*
 	 * A request by fuse/control.h on the file or directory at path (below
 	 * the root; "" is the root).  Called in a thread of its own, may wait
 	 * long.  Its reply is text; or a negative errno, and then the sentence
-	 * of error_message() goes to the client.
+	 * of error_message() goes to the client.  Once mount_stop() was
+	 * called it should come to an end: mount_free() waits for it.  NULL:
+	 * there is nothing to ask.
 	 */
 	int (*control)(void *arg, unsigned command, const char *path,
 		       struct buf *ret_reply);
 	void *arg;
 };
+
+/*
+ * Remove what is mounted at this path as long as it is a mount whose daemon has
+ * died.  For whoever wants to open the directory beneath, before mount_new().
+ */
+int mount_remove_dead(const char *mountpoint);
 
 /*
  * Mount.  A dead mount that a crashed daemon left at the mountpoint is removed
@@ -55,13 +66,30 @@ struct mount_config {
  */
 int mount_new(const struct mount_config *config, struct mount **ret);
 
-/* Serve until mount_stop() or until somebody unmounts. */
+/*
+ * Serve until mount_stop() or until somebody unmounts.
+ *
+ * A stop goes on serving, everything as before, until no file is open any
+ * more or stop_timeout_ms is over.  Then the connection is cut before the
+ * mount is removed, in this order: whoever still has a file open gets errors
+ * (ENOTCONN) and can no longer write, so that it and those who open the
+ * directory beneath, under locks of their own, never write the same database.
+ * -EBUSY: it came to that; nothing that was answered is lost.
+ *
+ * When it returns nothing is mounted any more, and all requests are done.
+ */
 int mount_serve(struct mount *m);
 
-/* Make mount_serve() return.  Async-signal-safe, any thread. */
+/*
+ * Make mount_serve() return; the second call does not wait for open files any
+ * longer.  Async-signal-safe, any thread.
+ */
 void mount_stop(struct mount *m);
 
-/* Unmount if still mounted, wait for the workers, free.  NULL is allowed. */
+/*
+ * Unmount if still mounted, wait for calls of control, give every file back to
+ * capture, free.  NULL is allowed.
+ */
 void mount_free(struct mount *m);
 AUTO_FREE(mount);
 

@@ -1,0 +1,424 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "fuse/caller.h"
+#include "fuse/killpriv.h"
+#include "fuse/mountpoint.h"
+#include "fuse/ops.h"
+
+#include "fuse/mount.h"
+
+/* Requests that the kernel may have under way for nobody who waits. */
+enum { MAX_BACKGROUND = 64 };
+
+/* The bits that differ from what libfuse would choose, and why. */
+static const struct {
+	uint64_t bit;
+	bool on;
+} wishes[] = {
+	/* Pages are thrown away when we say so, not when times change. */
+	{ FUSE_CAP_AUTO_INVAL_DATA, false },
+	{ FUSE_CAP_EXPLICIT_INVAL_DATA, true },
+	/* O_TRUNC comes as a request of its own, for capture to see. */
+	{ FUSE_CAP_ATOMIC_O_TRUNC, false },
+	/* Locks are the kernel's alone. */
+	{ FUSE_CAP_POSIX_LOCKS, false },
+	{ FUSE_CAP_FLOCK_LOCKS, false },
+	/* A written page must reach us before write(2) returns. */
+	{ FUSE_CAP_WRITEBACK_CACHE, false },
+	/* The backing file system knows where a umask does not apply. */
+	{ FUSE_CAP_DONT_MASK, true },
+	{ FUSE_CAP_POSIX_ACL, true },
+	{ FUSE_CAP_IOCTL_DIR, true },
+	{ FUSE_CAP_CACHE_SYMLINKS, true },
+	/* Requests of SQLite's size are faster copied than spliced. */
+	{ FUSE_CAP_SPLICE_READ, false },
+	{ FUSE_CAP_SPLICE_WRITE, false },
+	{ FUSE_CAP_SPLICE_MOVE, false },
+	/* We clear set-user-id bits; see killpriv.h for older libfuse. */
+	{ FUSE_CAP_HANDLE_KILLPRIV, false },
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+	{ FUSE_CAP_HANDLE_KILLPRIV_V2, true },
+#endif
+};
+
+static void set_feature(struct fuse_conn_info *conn, uint64_t bit, bool on)
+{
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+	if (on)
+		(void)fuse_set_feature_flag(conn, bit);
+	else
+		fuse_unset_feature_flag(conn, bit);
+#else
+	if (on)
+		conn->want |= conn->capable & (unsigned)bit;
+	else
+		conn->want &= ~(unsigned)bit;
+#endif
+}
+
+static void op_init(void *arg, struct fuse_conn_info *conn)
+{
+	for (size_t i = 0; i < sizeof(wishes) / sizeof(wishes[0]); i++)
+		set_feature(conn, wishes[i].bit, wishes[i].on);
+	conn->max_background = MAX_BACKGROUND;
+}
+
+static struct fuse_lowlevel_ops all_ops(void)
+{
+	struct fuse_lowlevel_ops ops = { .init = op_init };
+
+	ops_name_fill(&ops);
+	ops_create_fill(&ops);
+	ops_dir_fill(&ops);
+	ops_attr_fill(&ops);
+	ops_xattr_fill(&ops);
+	ops_file_fill(&ops);
+	ops_data_fill(&ops);
+	ops_control_fill(&ops);
+	return ops;
+}
+
+/* What libfuse last complained of: it has no other way to give reasons. */
+static _Thread_local char complaint[256];
+
+static void take_complaint(enum fuse_log_level level, const char *fmt,
+			   va_list args)
+{
+	(void)vsnprintf(complaint, sizeof(complaint), fmt, args);
+	complaint[strcspn(complaint, "\n")] = '\0';
+	if (level <= FUSE_LOG_WARNING)
+		log_debug("libfuse", "said=%s", log_quote(complaint));
+}
+
+/* Each file that the kernel knows costs a descriptor. */
+static void raise_descriptor_limit(void)
+{
+	const rlim_t enough = 1 << 20;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= enough)
+		return;
+	limit.rlim_cur = limit.rlim_max < enough ? limit.rlim_max : enough;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	/* Root may go beyond the limit that it was given. */
+	limit.rlim_cur = enough;
+	if (limit.rlim_max < enough)
+		limit.rlim_max = enough;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* "-o" and what goes after it, in args; commas in source do no harm. */
+static int add_options(struct fuse_args *args,
+		       const struct mount_config *config)
+{
+	char name[4096];
+	char *options = NULL;
+	int rc;
+
+	(void)snprintf(name, sizeof(name), "fsname=litebucket:%s",
+		       config->source);
+	rc = fuse_opt_add_opt(&options, "default_permissions,nosuid,nodev,"
+					"subtype=litebucket");
+	if (rc == 0 && config->allow_other)
+		rc = fuse_opt_add_opt(&options, "allow_other");
+	if (rc == 0)
+		rc = fuse_opt_add_opt_escaped(&options, name);
+	if (rc == 0)
+		rc = fuse_opt_add_arg(args, "litebucket");
+	if (rc == 0)
+		rc = fuse_opt_add_arg(args, "-o");
+	if (rc == 0)
+		rc = fuse_opt_add_arg(args, options);
+	free(options);
+	return rc ? error_set(-ENOMEM, "no memory for mount options") : 0;
+}
+
+static int new_session(struct mount *m, const struct mount_config *config)
+{
+	const struct fuse_lowlevel_ops ops = all_ops();
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	int rc = add_options(&args, config);
+
+	if (rc == 0) {
+		m->session = fuse_session_new(&args, &ops, sizeof(ops), m);
+		if (!m->session)
+			rc = error_set(-EINVAL, "preparing the mount: %s",
+				       complaint);
+	}
+	fuse_opt_free_args(&args);
+	return rc;
+}
+
+static int mount_session(struct mount *m)
+{
+	int fd, rc;
+
+	if (fuse_session_mount(m->session, m->mountpoint) != 0)
+		return error_set(-EPERM, "mounting at '%s': %s; a container "
+				 "needs --device /dev/fuse --cap-add SYS_ADMIN",
+				 m->mountpoint,
+				 complaint[0] ? complaint : "not permitted");
+	m->mounted = true;
+	rc = killpriv_install(m->session);
+	if (rc < 0)
+		return rc;
+	/* The loop waits in poll(2), where mount_stop() reaches it. */
+	fd = fuse_session_fd(m->session);
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
+		return error_errno("preparing the FUSE device");
+	return 0;
+}
+
+int mount_remove_dead(const char *mountpoint)
+{
+	return mountpoint_remove_dead(mountpoint);
+}
+
+static int open_descriptors(struct mount *m)
+{
+	m->proc_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (m->proc_fd < 0)
+		return error_errno("opening /proc/self/fd (is /proc mounted?)");
+	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (m->wake_fd < 0)
+		return error_errno("making an eventfd");
+	m->own_umask = umask(077);
+	(void)umask(m->own_umask);
+	m->privileged = caller_privileged();
+	return 0;
+}
+
+static int allocate(const struct mount_config *config, struct mount **ret)
+{
+	AUTO(mem) struct mount *m = calloc(1, sizeof(*m));
+	int rc;
+
+	if (!m)
+		return error_set(-ENOMEM, "no memory for a mount");
+	m->read_buffer = malloc(READ_BUFFER_SIZE);
+	if (!m->read_buffer)
+		return error_set(-ENOMEM, "no memory for a mount");
+	m->config = *config;
+	m->proc_fd = m->wake_fd = -1;
+	rc = inode_table_init(&m->inodes, config->dirfd);
+	if (rc == 0)
+		rc = workers_init(&m->workers);
+	if (rc == 0)
+		rc = controls_init(&m->controls);
+	if (rc < 0) {
+		inode_table_cleanup(&m->inodes);
+		free(m->read_buffer);
+		return rc;
+	}
+	handles_init(&m->handles, config->capture, &m->inodes);
+	*ret = TAKE(m);
+	return 0;
+}
+
+int mount_new(const struct mount_config *config, struct mount **ret)
+{
+	AUTO(mount) struct mount *m = NULL;
+	int rc = allocate(config, &m);
+
+	if (rc < 0)
+		return rc;
+	fuse_set_log_func(take_complaint);
+	raise_descriptor_limit();
+	rc = mountpoint_check_rights(config->allow_other);
+	if (rc == 0)
+		rc = mountpoint_prepare(config->mountpoint, &m->mountpoint);
+	if (rc == 0)
+		rc = open_descriptors(m);
+	if (rc == 0)
+		rc = new_session(m, config);
+	if (rc == 0)
+		rc = mount_session(m);
+	if (rc < 0)
+		return rc;
+	*ret = TAKE(m);
+	return 0;
+}
+
+static void wake(struct mount *m)
+{
+	const uint64_t one = 1;
+
+	/* It can only fail because the loop has many reasons to wake already. */
+	if (write(m->wake_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+void mount_stop(struct mount *m)
+{
+	int saved = errno;
+
+	atomic_fetch_add(&m->stops, 1);
+	wake(m);
+	errno = saved;
+}
+
+/*
+ * The end of a mount, in a thread of its own because the loop must go on
+ * serving: umount(2) itself may need it, to write pages that were mapped.
+ */
+struct drain {
+	struct mount *m;
+	pthread_t thread;
+	bool started;
+	bool files_open; /* at the end; read after joining */
+};
+
+enum { DRAIN_STEP_MS = 50, DRAIN_BUSY_TRIES = 10 };
+
+static bool patience_is_over(struct mount *m, int64_t until_ms)
+{
+	return clock_monotonic_ms() >= until_ms || atomic_load(&m->stops) > 1;
+}
+
+/*
+ * As long as someone has a file open the mount stays where it is, so that
+ * nobody meets the directory beneath.  A working directory alone also keeps it
+ * busy, but cutting that off does no harm.
+ */
+static bool drained(struct mount *m)
+{
+	int64_t until_ms = clock_monotonic_ms() + m->config.stop_timeout_ms;
+
+	for (int tries = 0; tries < DRAIN_BUSY_TRIES;) {
+		if (handles_count(&m->handles) == 0) {
+			if (mountpoint_unmount(m->mountpoint) == 0)
+				return true;
+			tries++;
+		} else if (patience_is_over(m, until_ms)) {
+			return false;
+		}
+		clock_sleep_ms(DRAIN_STEP_MS);
+	}
+	return false;
+}
+
+static void *drain(void *arg)
+{
+	struct drain *d = arg;
+
+	if (!drained(d->m)) {
+		d->files_open = handles_count(&d->m->handles) > 0;
+		atomic_store(&d->m->cut, true);
+		wake(d->m);
+	}
+	return NULL;
+}
+
+/* mount_stop() was called: start the drain once; false: end now. */
+static bool heed_stop(struct mount *m, struct drain *d)
+{
+	if (atomic_load(&m->cut))
+		return false;
+	if (atomic_load(&m->stops) && !d->started) {
+		controls_dismiss(&m->controls);
+		d->started = pthread_create(&d->thread, NULL, drain, d) == 0;
+		return d->started;
+	}
+	return true;
+}
+
+/* Wait for a request, or for a reason to end: then false. */
+static bool wait_for_request(struct mount *m, struct drain *d)
+{
+	struct pollfd fds[] = {
+		{ .fd = fuse_session_fd(m->session), .events = POLLIN },
+		{ .fd = m->wake_fd, .events = POLLIN },
+	};
+	uint64_t times;
+
+	if (poll(fds, 2, -1) < 0)
+		return errno == EINTR;
+	if (fds[1].revents && read(m->wake_fd, &times, sizeof(times)) > 0)
+		return heed_stop(m, d);
+	return true;
+}
+
+static int loop(struct mount *m, struct drain *d)
+{
+	struct fuse_buf buffer = { .mem = NULL };
+	int rc = 0;
+
+	while (!fuse_session_exited(m->session)) {
+		rc = fuse_session_receive_buf(m->session, &buffer);
+		if (rc > 0)
+			fuse_session_process_buf(m->session, &buffer);
+		else if (rc == -EAGAIN && !wait_for_request(m, d))
+			break;
+		else if (rc < 0 && rc != -EAGAIN && rc != -EINTR)
+			break;
+	}
+	free(buffer.mem);
+	if (rc < 0 && rc != -EAGAIN && rc != -EINTR)
+		return error_set(rc, "reading from the FUSE device: %s",
+				 strerror(-rc));
+	return 0;
+}
+
+/*
+ * Cut the connection, unless it is already, and remove the mount.  No worker
+ * may be about to reply, because the descriptor it would write to is closed.
+ */
+static void disconnect(struct mount *m)
+{
+	controls_dismiss(&m->controls);
+	workers_finish(&m->workers);
+	fuse_session_unmount(m->session);
+	/* libfuse leaves it there if someone else has cut the connection. */
+	if (mountpoint_remove_dead(m->mountpoint) < 0)
+		log_debug("the mount stays behind", "reason=%s",
+			  log_quote(error_message()));
+	m->mounted = false;
+}
+
+int mount_serve(struct mount *m)
+{
+	struct drain d = { .m = m };
+	int rc;
+
+	caller_own_thread();
+	rc = loop(m, &d);
+	if (d.started)
+		(void)pthread_join(d.thread, NULL);
+	disconnect(m);
+	if (rc == 0 && d.files_open)
+		rc = error_set(-EBUSY, "files in '%s' were still open; their "
+			       "users get errors from now on", m->mountpoint);
+	return rc;
+}
+
+void mount_free(struct mount *m)
+{
+	if (!m)
+		return;
+	if (m->mounted)
+		disconnect(m);
+	workers_cleanup(&m->workers);
+	controls_cleanup(&m->controls);
+	if (m->session)
+		fuse_session_destroy(m->session);
+	handles_cleanup(&m->handles);
+	inode_table_cleanup(&m->inodes);
+	fd_cleanup(&m->proc_fd);
+	fd_cleanup(&m->wake_fd);
+	free(m->mountpoint);
+	free(m->read_buffer);
+	free(m);
+}

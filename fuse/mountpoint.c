@@ -1,0 +1,232 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#include "fuse/mountpoint.h"
+
+static void file_cleanup(FILE **file)
+{
+	if (*file)
+		(void)fclose(*file);
+}
+
+/* In /proc/self/mountinfo some bytes of a path are written \ooo. */
+static void unescape(char *text)
+{
+	char *out = text;
+
+	for (const char *p = text; *p; out++) {
+		unsigned byte;
+
+		if (p[0] == '\\' && sscanf(p + 1, "%3o", &byte) == 1) {
+			*out = (char)byte;
+			p += 4;
+		} else {
+			*out = *p++;
+		}
+	}
+	*out = '\0';
+}
+
+/* The mount point and type of a line of /proc/self/mountinfo, in line. */
+static bool parse_mount(char *line, char **ret_point, char **ret_type)
+{
+	char *separator = strstr(line, " - ");
+	char *state = NULL;
+
+	if (!separator)
+		return false;
+	*separator = '\0';
+	*ret_type = strtok_r(separator + 3, " ", &state);
+	*ret_point = strtok_r(line, " ", &state);
+	for (int i = 0; i < 4 && *ret_point; i++)
+		*ret_point = strtok_r(NULL, " ", &state);
+	if (!*ret_point || !*ret_type)
+		return false;
+	unescape(*ret_point);
+	return true;
+}
+
+/* Is the uppermost mount at path one of ours? */
+static bool ours_is_mounted(const char *path)
+{
+	AUTO(file) FILE *mounts = fopen("/proc/self/mountinfo", "re");
+	AUTO(mem) char *line = NULL;
+	size_t capacity = 0;
+	bool ours = false;
+
+	while (mounts && getline(&line, &capacity, mounts) > 0) {
+		char *point, *type;
+
+		if (parse_mount(line, &point, &type) &&
+		    strcmp(point, path) == 0)
+			ours = strcmp(type, MOUNTPOINT_TYPE) == 0;
+	}
+	return ours;
+}
+
+static int run_fusermount(const char *option, const char *path)
+{
+	const char *const argv[] = { "fusermount3", "-q", option, "--", path,
+				     NULL };
+	int status;
+	pid_t pid;
+	int rc = posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv,
+			      environ);
+
+	if (rc)
+		return error_set(-rc, "starting fusermount3: %s", strerror(rc));
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return error_errno("waiting for fusermount3");
+	if (!WIFEXITED(status) || WEXITSTATUS(status))
+		return error_set(-EBUSY, "unmounting '%s': fusermount3 failed",
+				 path);
+	return 0;
+}
+
+static int unmount(const char *path, int flags, const char *option)
+{
+	if (umount2(path, flags | UMOUNT_NOFOLLOW) == 0)
+		return 0;
+	if (errno == EPERM)
+		return run_fusermount(option, path);
+	return error_errno("unmounting '%s'", path);
+}
+
+int mountpoint_unmount(const char *path)
+{
+	return unmount(path, 0, "-u");
+}
+
+/*
+ * statvfs(3) always asks the daemon; stat(2) may be answered by the kernel's
+ * cache long after it died.
+ */
+int mountpoint_remove_dead(const char *path)
+{
+	struct statvfs st;
+
+	while (statvfs(path, &st) < 0 && errno == ENOTCONN) {
+		int rc = unmount(path, MNT_DETACH, "-uz");
+
+		if (rc < 0)
+			return error_wrap(rc, "a crashed mount is in the way");
+	}
+	return 0;
+}
+
+/* The canonical name, without asking anybody who may be mounted there. */
+static int resolve(const char *path, char **ret)
+{
+	AUTO(fd) int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char link[32], resolved[PATH_MAX];
+	ssize_t n;
+
+	if (fd < 0 && errno == ENOENT)
+		return error_set(-ENOENT, "the mount point '%s' does not "
+				 "exist; create the directory first", path);
+	if (fd < 0)
+		return error_errno("opening the mount point '%s'", path);
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, resolved, sizeof(resolved) - 1);
+	if (n < 0)
+		return error_errno("resolving '%s' (is /proc mounted?)", path);
+	resolved[n] = '\0';
+	*ret = strdup(resolved);
+	return *ret ? 0 : error_set(-ENOMEM, "no memory for a path");
+}
+
+int mountpoint_prepare(const char *path, char **ret)
+{
+	AUTO(mem) char *resolved = NULL;
+	int rc;
+
+	if (path[0] != '/')
+		return error_set(-EINVAL, "the mount point '%s' is not an "
+				 "absolute path", path);
+	rc = resolve(path, &resolved);
+	if (rc == 0)
+		rc = mountpoint_remove_dead(resolved);
+	if (rc < 0)
+		return rc;
+	if (ours_is_mounted(resolved))
+		return error_set(-EBUSY, "another litebucket is mounted at "
+				 "'%s'; stop it first", resolved);
+	*ret = TAKE(resolved);
+	return 0;
+}
+
+#define IN_A_CONTAINER \
+	"in a container: --device /dev/fuse --cap-add SYS_ADMIN"
+
+static int check_device(void)
+{
+	AUTO(fd) int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		return 0;
+	if (errno == EACCES || errno == EPERM)
+		return error_set(-EPERM, "no right to open /dev/fuse ("
+				 IN_A_CONTAINER ")");
+	return error_set(-ENODEV, "there is no /dev/fuse: load the kernel "
+			 "module fuse (" IN_A_CONTAINER ")");
+}
+
+static bool in_search_path(const char *program)
+{
+	const char *path = getenv("PATH");
+	AUTO(mem) char *copy = strdup(path ? path : "/usr/bin:/bin");
+	char *state = NULL, file[PATH_MAX];
+
+	for (char *dir = copy ? strtok_r(copy, ":", &state) : NULL; dir;
+	     dir = strtok_r(NULL, ":", &state)) {
+		(void)snprintf(file, sizeof(file), "%s/%s", dir, program);
+		if (access(file, X_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Does /etc/fuse.conf let users other than root say allow_other? */
+static bool users_may_allow_other(void)
+{
+	AUTO(file) FILE *conf = fopen("/etc/fuse.conf", "re");
+	char line[256];
+
+	while (conf && fgets(line, sizeof(line), conf)) {
+		line[strcspn(line, " \t\r\n")] = '\0';
+		if (strcmp(line, "user_allow_other") == 0)
+			return true;
+	}
+	return false;
+}
+
+int mountpoint_check_rights(bool allow_other)
+{
+	int rc = check_device();
+
+	if (rc < 0 || geteuid() == 0)
+		return rc;
+	if (!in_search_path("fusermount3"))
+		return error_set(-EPERM, "fusermount3 is missing, which mounts "
+				 "for users: install the package fuse3, or "
+				 "start as root");
+	if (allow_other && !users_may_allow_other())
+		return error_set(-EPERM, "users may say allow-other only if "
+				 "/etc/fuse.conf has the line "
+				 "user_allow_other");
+	return 0;
+}

@@ -1,0 +1,166 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "capture/capture.h"
+
+#include "fuse/ops.h"
+
+struct data_task {
+	struct task task;
+	fuse_req_t req;
+	struct handle *handle;
+	size_t size;
+	off_t offset;
+	char data[];
+};
+
+/* With room for size bytes.  NULL, and answered, if there is no memory. */
+static struct data_task *new_task(fuse_req_t req, struct handle *handle,
+				  size_t size, off_t offset)
+{
+	struct data_task *t = malloc(sizeof(*t) + size);
+
+	if (!t) {
+		(void)fuse_reply_err(req, ENOMEM);
+		return NULL;
+	}
+	t->req = req;
+	t->handle = handle;
+	t->size = size;
+	t->offset = offset;
+	return t;
+}
+
+static void reply_read(fuse_req_t req, const char *data, ssize_t n)
+{
+	if (n < 0)
+		reply_result(req, (int)n);
+	else
+		(void)fuse_reply_buf(req, data, (size_t)n);
+}
+
+static void read_parked(struct task *task)
+{
+	struct data_task *t = (struct data_task *)task;
+
+	reply_read(t->req, t->data,
+		   io_pread(t->handle->fd, t->data, t->size,
+			    (uint64_t)t->offset));
+	free(t);
+}
+
+/*
+ * Read what is in memory.  A short read means the end of the file to the
+ * kernel, so it is all that was asked for, up to the end, or -EAGAIN.
+ */
+static ssize_t read_cached(struct handle *h, char *data, size_t size,
+			   off_t offset)
+{
+	size_t done = 0;
+
+	while (done < size && !h->no_nowait) {
+		struct iovec rest = { data + done, size - done };
+		ssize_t n = preadv2(h->fd, &rest, 1, offset + (off_t)done,
+				    RWF_NOWAIT);
+
+		if (n == 0)
+			return (ssize_t)done;
+		if (n > 0)
+			done += (size_t)n;
+		else if (errno == EOPNOTSUPP)
+			h->no_nowait = true;
+		else if (errno != EINTR)
+			return -errno;
+	}
+	if (!h->no_nowait)
+		return (ssize_t)done;
+	return io_pread(h->fd, data, size, (uint64_t)offset);
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t number, size_t size,
+		    off_t offset, struct fuse_file_info *fi)
+{
+	struct mount *m = mount_of(req);
+	struct handle *h = handle_of(fi);
+	struct data_task *t;
+	ssize_t n = -EAGAIN;
+
+	if (size <= READ_BUFFER_SIZE)
+		n = read_cached(h, m->read_buffer, size, offset);
+	if (n != -EAGAIN) {
+		reply_read(req, m->read_buffer, n);
+		return;
+	}
+	t = new_task(req, h, size, offset);
+	if (t) {
+		t->task.run = read_parked;
+		workers_park(&m->workers, &t->task);
+	}
+}
+
+static void write_now(fuse_req_t req, struct handle *h, const char *data,
+		      size_t size, off_t offset)
+{
+	ssize_t n;
+
+	if (h->captured)
+		n = capture_write(h->captured, h->fd, data, size,
+				  (uint64_t)offset);
+	else
+		n = io_pwrite(h->fd, data, size, (uint64_t)offset);
+	if (n < 0) {
+		reply_result(req, (int)n);
+		return;
+	}
+	ops_clear_setid(req, h->inode);
+	(void)fuse_reply_write(req, size);
+}
+
+static void write_parked(struct task *task)
+{
+	struct data_task *t = (struct data_task *)task;
+
+	write_now(t->req, t->handle, t->data, t->size, t->offset);
+	free(t);
+}
+
+/*
+ * Someone who writes this much at once copies files, and will be made to wait
+ * for the disk by the kernel.  SQLite's writes are pages.
+ */
+enum { LARGE_WRITE = 256 << 10 };
+
+static bool write_may_wait(const struct handle *h, size_t size, off_t offset)
+{
+	return h->synchronous || size >= LARGE_WRITE ||
+	       (h->captured && capture_may_wait(h->captured, CAPTURE_WRITE,
+						(uint64_t)offset, size));
+}
+
+static void op_write(fuse_req_t req, fuse_ino_t number, const char *data,
+		     size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+	struct data_task *t;
+
+	if (!write_may_wait(h, size, offset)) {
+		write_now(req, h, data, size, offset);
+		return;
+	}
+	t = new_task(req, h, size, offset);
+	if (t) {
+		memcpy(t->data, data, size);
+		t->task.run = write_parked;
+		workers_park(&mount_of(req)->workers, &t->task);
+	}
+}
+
+void ops_data_fill(struct fuse_lowlevel_ops *ops)
+{
+	ops->read = op_read;
+	ops->write = op_write;
+}
