@@ -150,34 +150,37 @@ class S3Bucket:
     name = "s3"
     PREFIX = "some/prefix"
 
-    def __init__(self, client, name):
-        self.client = client
-        self.bucket = name
-        client.create_bucket(name)
-        query = urllib.parse.urlencode({"endpoint": client.endpoint, "region": "us-east-1"})
-        self.query = f"?{query}"
-        self.url = f"s3://{name}/{self.PREFIX}{self.query}"
+    def __init__(self, endpoint, name):
+        import s3  # tests/lib, which conftest.py makes known
 
-    def url_of(self, database):
-        return f"s3://{self.bucket}/{self.PREFIX}/{urllib.parse.quote(database)}{self.query}"
+        self.client = s3.Client(endpoint, name)
+        self.client.create()
+        self.endpoint = endpoint
+        self.bucket = name
+        self.url = self.url_of("")
+
+    def url_of(self, database, **changes):
+        """A database's URL, or that of another bucket or endpoint."""
+        query = {"endpoint": changes.get("endpoint", self.endpoint), "region": "us-east-1"}
+        path = f"{self.PREFIX}/{urllib.parse.quote(database)}".rstrip("/")
+        return f"s3://{changes.get('bucket', self.bucket)}/{path}?{urllib.parse.urlencode(query)}"
 
     def environment(self):
         return dict(os.environ, AWS_ACCESS_KEY_ID=self.client.access_key,
                     AWS_SECRET_ACCESS_KEY=self.client.secret_key)
 
     def keys(self):
-        return [key[len(self.PREFIX) + 1:]
-                for key in self.client.list(self.bucket, f"{self.PREFIX}/")
+        return [key[len(self.PREFIX) + 1:] for key, _ in self.client.list(f"{self.PREFIX}/")
                 if key.endswith(".ltx")]
 
     def read(self, key):
-        return self.client.get(self.bucket, f"{self.PREFIX}/{key}")
+        return self.client.get(f"{self.PREFIX}/{key}")
 
     def write(self, key, data):
-        self.client.put(self.bucket, f"{self.PREFIX}/{key}", data)
+        self.client.put(f"{self.PREFIX}/{key}", data)
 
     def remove(self, key):
-        self.client.delete(self.bucket, f"{self.PREFIX}/{key}")
+        self.client.delete(f"{self.PREFIX}/{key}")
 
 
 def objects(bucket):

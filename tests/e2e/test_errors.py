@@ -217,14 +217,6 @@ def test_a_state_that_was_swapped_for_another_is_refused(filled, work):
 
 # --- the store
 
-def s3_url(bucket, database="", **changes):
-    """The bucket's URL with another name or endpoint."""
-    query = {"endpoint": bucket.client.endpoint, "region": "us-east-1"}
-    name = changes.pop("name", bucket.bucket)
-    query.update(changes)
-    return f"s3://{name}/{bucket.PREFIX}{database}?{urllib.parse.urlencode(query)}"
-
-
 def unused_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -262,29 +254,29 @@ def test_no_key_at_all(s3_bucket):
 
 
 def test_a_wrong_bucket(s3_bucket, mount, work):
-    url = s3_url(s3_bucket, "/app.db", name="there-is-no-such-bucket")
+    url = s3_bucket.url_of("app.db", bucket="there-is-no-such-bucket")
     refused(NOT_FOUND, "there-is-no-such-bucket", "restore", "-o", work / "db", url,
             bucket=s3_bucket)
     assert not (work / "db").exists()
     wrong = copy.copy(s3_bucket)
-    wrong.url = s3_url(s3_bucket, name="there-is-no-such-bucket")
+    wrong.url = s3_bucket.url_of("", bucket="there-is-no-such-bucket")
     mount_fails(mount, wrong, "there-is-no-such-bucket")
 
 
 def test_an_unreachable_endpoint(s3_bucket, work):
     endpoint = f"http://127.0.0.1:{unused_port()}"
     refused(FAILED, re.escape(endpoint.removeprefix("http://")), "restore", "-o", work / "db",
-            s3_url(s3_bucket, "/app.db", endpoint=endpoint), bucket=s3_bucket)
+            s3_bucket.url_of("app.db", endpoint=endpoint), bucket=s3_bucket)
     assert not (work / "db").exists()
 
 
 @pytest.fixture
 def proxied(s3_bucket):
     """The S3 bucket behind a network that can be cut."""
-    endpoint = urllib.parse.urlsplit(s3_bucket.client.endpoint)
+    endpoint = urllib.parse.urlsplit(s3_bucket.endpoint)
     proxy = Proxy((endpoint.hostname, endpoint.port))
     behind = copy.copy(s3_bucket)
-    behind.url = s3_url(s3_bucket, endpoint=f"http://127.0.0.1:{proxy.port}")
+    behind.url = s3_bucket.url_of("", endpoint=f"http://127.0.0.1:{proxy.port}")
     yield behind, proxy
     proxy.close()
 
