@@ -3,6 +3,7 @@
 #include "bucket/bucket.h"
 #include "bucket/file.h"
 #include "bucket/retry.h"
+#include "bucket/s3.h"
 
 #include "bucket/url.h"
 
@@ -11,7 +12,10 @@ static int open_driver(const struct bucket_url *url, bool create,
 {
 	if (url->scheme == BUCKET_FILE)
 		return bucket_file_new(url, create, ret);
-	return error_set(-EOPNOTSUPP, "no driver for '%s'", url->text);
+	if (url->libs3)
+		return error_set(-EOPNOTSUPP, "%s: this build has no driver "
+				 "libs3", url->text);
+	return bucket_s3_new(url, ret);
 }
 
 int bucket_open(const char *text, bool create, struct bucket **ret)

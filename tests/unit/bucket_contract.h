@@ -67,7 +67,7 @@ static int contract_setup(void **state)
 
 /* Whatever is left goes, so that a real store does not fill up. */
 struct contract_keys {
-	char (*items)[BUCKET_KEY_MAX];
+	char **items;
 	size_t n;
 };
 
@@ -75,26 +75,22 @@ static int contract_note_key(const struct bucket_object *object, void *arg)
 {
 	struct contract_keys *keys = arg;
 
-	keys->items = realloc(keys->items, (keys->n + 1) * sizeof(*keys->items));
+	keys->items = realloc(keys->items, (keys->n + 1) * sizeof(char *));
 	assert_non_null(keys->items);
-	(void)snprintf(keys->items[keys->n++], BUCKET_KEY_MAX, "%s",
-		       object->key);
+	keys->items[keys->n++] = strdup(object->key);
 	return 0;
 }
 
 static void contract_remove_all(struct bucket *b)
 {
 	struct contract_keys keys = { 0 };
-	const char **pointers;
 
 	assert_int_equal(bucket_list(b, "", NULL, 0, contract_note_key, &keys),
 			 0);
-	pointers = calloc(keys.n + 1, sizeof(*pointers));
-	assert_non_null(pointers);
+	assert_int_equal(bucket_remove(b, (const char *const *)keys.items,
+				       keys.n), 0);
 	for (size_t i = 0; i < keys.n; i++)
-		pointers[i] = keys.items[i];
-	assert_int_equal(bucket_remove(b, pointers, keys.n), 0);
-	free(pointers);
+		free(keys.items[i]);
 	free(keys.items);
 }
 
