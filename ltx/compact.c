@@ -195,9 +195,9 @@ static struct input *find_lowest(struct merge *m)
  */
 static int blame_inputs(int rc)
 {
-	return rc < 0 ? error_wrap(rc == -EINVAL ? -ERR_CORRUPT : rc,
-				   "merging") :
-			rc;
+	if (rc == -EINVAL)
+		rc = -ERR_CORRUPT;
+	return rc < 0 ? error_wrap(rc, "merging") : rc;
 }
 
 static int merge_page(struct merge *m, const struct input *from,

@@ -78,7 +78,7 @@ static void check_merge(const struct buf *file, uint64_t expected)
 	struct source *inputs[] = { &in.source };
 	struct buf_sink out;
 	struct ltx_header h;
-	uint64_t sum;
+	uint64_t sum = 0;
 	int rc;
 
 	mem_source_init(&in, file->data, file->size);
@@ -94,7 +94,7 @@ static void check_merge(const struct buf *file, uint64_t expected)
 static void check(const struct buf *file)
 {
 	AUTO_BUF(copy);
-	uint64_t sum, again;
+	uint64_t sum = 0, again = 0;
 
 	if (decode(file, &sum, NULL) < 0) {
 		require(error_message()[0] != '\0');

@@ -38,6 +38,7 @@
 	} while (0)
 
 /* Put the content of a file of the fixtures' directory into ret. */
+PRINTF_LIKE(2, 3)
 MAYBE_UNUSED static void read_fixture(struct buf *ret, const char *fmt, ...)
 {
 	char path[512] = FIXTURES "/ltx/";

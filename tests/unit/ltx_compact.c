@@ -66,42 +66,63 @@ static void compare(const struct buf *ours, const struct buf *theirs)
 	assert_memory_equal(db.data, expected.data, db.size);
 }
 
-static void check_chain(const char *const names[], size_t n,
-			const char *expected, uint32_t page_size)
+/* A fixture's name around its page size. */
+struct name {
+	const char *before, *after;
+};
+
+static void read_named(struct buf *ret, struct name name, uint32_t page_size)
+{
+	read_fixture(ret, "%s%u%s.ltx", name.before, page_size, name.after);
+}
+
+static void check_chain(const struct name *names, size_t n,
+			struct name expected, uint32_t page_size)
 {
 	AUTO_INPUTS(inputs);
 	AUTO_BUF(ours);
 	AUTO_BUF(theirs);
 
 	for (size_t i = 0; i < n; i++)
-		read_fixture(&inputs[i], names[i], page_size);
-	read_fixture(&theirs, expected, page_size);
+		read_named(&inputs[i], names[i], page_size);
+	read_named(&theirs, expected, page_size);
 	if (compact(inputs, n, &ours, NULL) < 0)
-		fail_msg("%s of %u: %s", expected, page_size, error_message());
+		fail_msg("%s%u: %s", expected.before, page_size,
+			 error_message());
 	compare(&ours, &theirs);
 }
 
 static void chains_merge_to_what_superfly_makes_of_them(void **state)
 {
-	static const char *const all[] = { "snap-%u-3p.ltx", "delta-%u.ltx",
-					   "grow-%u.ltx", "shrink-%u.ltx" };
-	static const char *const nock[] = { "nock-snap-%u.ltx",
-					    "nock-delta-%u.ltx",
-					    "nock-grow-%u.ltx",
-					    "nock-shrink-%u.ltx" };
-	static const char *const legacy[] = { "legacyframe-%u.ltx",
-					      "delta-%u.ltx", "grow-%u.ltx",
-					      "shrink-%u.ltx" };
+	static const struct name all[] = {
+		{ "snap-", "-3p" },
+		{ "delta-", "" },
+		{ "grow-", "" },
+		{ "shrink-", "" },
+	};
+	static const struct name nock[] = {
+		{ "nock-snap-", "" },
+		{ "nock-delta-", "" },
+		{ "nock-grow-", "" },
+		{ "nock-shrink-", "" },
+	};
+	static const struct name legacy[] = {
+		{ "legacyframe-", "" },
+		{ "delta-", "" },
+		{ "grow-", "" },
+		{ "shrink-", "" },
+	};
+	static const struct name all_merged = { "compact-all-", "" };
+	static const struct name two_merged = { "compact-2-3-", "" };
+	static const struct name nock_merged = { "nock-compact-all-", "" };
 	static const uint32_t page_sizes[] = { 512, 4096, 65536 };
 
 	for (size_t i = 0; i < 3; i++) {
-		uint32_t page_size = page_sizes[i];
-
-		check_chain(all, 4, "compact-all-%u.ltx", page_size);
-		check_chain(all + 1, 2, "compact-2-3-%u.ltx", page_size);
-		check_chain(nock, 4, "nock-compact-all-%u.ltx", page_size);
-		check_chain(legacy, 4, "compact-all-%u.ltx", page_size);
-		check_chain(all, 1, "snap-%u-3p.ltx", page_size);
+		check_chain(all, 4, all_merged, page_sizes[i]);
+		check_chain(all + 1, 2, two_merged, page_sizes[i]);
+		check_chain(nock, 4, nock_merged, page_sizes[i]);
+		check_chain(legacy, 4, all_merged, page_sizes[i]);
+		check_chain(all, 1, all[0], page_sizes[i]);
 	}
 }
 

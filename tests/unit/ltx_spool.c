@@ -199,6 +199,21 @@ static void a_published_batch_is_never_replaced(void **state)
 	assert_int_equal(count_names("state/spool"), 1);
 }
 
+static void a_finished_file_can_be_taken_in(void **state)
+{
+	AUTO(spool) struct spool *s = open_spool();
+	uint64_t seven = 7;
+
+	assert_int_equal(io_write_atomically(root_fd, "elsewhere", "x", 1), 0);
+	assert_int_equal(spool_adopt(s, root_fd, "elsewhere", 7), 0);
+	assert_false(exists("elsewhere"));
+	check_list(s, &seven, 1);
+	assert_int_equal(io_write_atomically(root_fd, "elsewhere", "y", 1), 0);
+	assert_int_equal(spool_adopt(s, root_fd, "elsewhere", 7), -EEXIST);
+	check_batch(s, 7, "x");
+	assert_true(exists("elsewhere"));
+}
+
 static void what_is_not_there_is_not_there(void **state)
 {
 	AUTO(spool) struct spool *s = open_spool();
@@ -285,7 +300,8 @@ static void a_kill_leaves_the_whole_batch_or_none(void **state)
 }
 #endif
 
-#define WITH_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
+#define WITH_ROOT(test) \
+	cmocka_unit_test_setup_teardown(test, make_root, remove_root)
 
 int main(void)
 {
@@ -296,6 +312,7 @@ int main(void)
 		WITH_ROOT(a_batch_is_invisible_until_it_is_published),
 		WITH_ROOT(a_batch_begun_again_is_a_new_file),
 		WITH_ROOT(a_published_batch_is_never_replaced),
+		WITH_ROOT(a_finished_file_can_be_taken_in),
 		WITH_ROOT(what_is_not_there_is_not_there),
 		WITH_ROOT(what_a_crash_left_is_removed_and_nothing_else),
 		WITH_ROOT(a_spool_that_cannot_be_made_says_where),
