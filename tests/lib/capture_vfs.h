@@ -1,0 +1,35 @@
+#ifndef LITEBUCKET_TESTS_LIB_CAPTURE_VFS_H
+#define LITEBUCKET_TESTS_LIB_CAPTURE_VFS_H
+
+/*
+ * A SQLite VFS whose writes go through capture
+ * ============================================
+ *
+ * What the mount does for other processes, this does within one: every write,
+ * truncation and removal of a file goes through capture's calls, and all else
+ * to SQLite's own VFS.  So capture is tested with the real SQLite, at the
+ * granularity of single system calls, without FUSE.
+ *
+ * One process only: closing a descriptor drops the process's POSIX locks, and
+ * SQLite keeps its own connections apart by itself.
+ */
+#include <stdint.h>
+
+struct capture;
+
+/*
+ * Register (or point again) the VFS "capture" at this capture of directory,
+ * an absolute path.  Paths below it go through capture.
+ */
+void capture_vfs_use(struct capture *c, const char *directory, int dirfd);
+
+/*
+ * Called before each change of a file with what it is ("write", "truncate",
+ * "unlink") and the path below the directory.  Non-zero: the call fails with
+ * that errno and nothing is done.
+ */
+typedef int (*capture_vfs_hook)(const char *what, const char *path,
+				uint64_t offset, void *arg);
+void capture_vfs_set_hook(capture_vfs_hook hook, void *arg);
+
+#endif

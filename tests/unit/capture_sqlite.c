@@ -1,0 +1,454 @@
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <sqlite3.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "capture/capture.h"
+#include "ltx/spool.h"
+#include "tests/lib/capture_vfs.h"
+#include "tests/lib/chain.h"
+
+/* A directory under capture, with one database in it that is looked at. */
+struct world {
+	char dir[64];
+	char path[96];
+	int dirfd;
+	struct capture *capture;
+	struct spool *spool;
+	struct chain chain;
+	sqlite3 *db;
+	unsigned seed;
+};
+
+static void on_appeared(void *arg, const char *path, struct spool *spool,
+			uint64_t confirmed)
+{
+	struct world *w = arg;
+
+	if (strcmp(path, "app.db") == 0)
+		w->spool = spool;
+}
+
+static int64_t on_now(void *arg)
+{
+	return clock_wall_ms();
+}
+
+static void start(struct world *w)
+{
+	struct capture_config config = { .dirfd = w->dirfd,
+					 .appeared = on_appeared,
+					 .now_ms = on_now,
+					 .quiet_ms = 20,
+					 .arg = w };
+
+	w->spool = NULL;
+	if (capture_open(&config, &w->capture) < 0)
+		fail_msg("capture_open: %s", error_message());
+	capture_vfs_use(w->capture, w->dir, w->dirfd);
+}
+
+static void stop(struct world *w)
+{
+	(void)sqlite3_close(w->db);
+	w->db = NULL;
+	capture_close(w->capture);
+	w->capture = NULL;
+}
+
+static int set_up(void **state)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	log_set_level(LOG_ERROR);
+	/* Memory, where there is some: the test is about order, not disks. */
+	strcpy(w->dir, access("/dev/shm", W_OK) == 0 ?
+			       "/dev/shm/litebucket-capture.XXXXXX" :
+			       "/tmp/litebucket-capture.XXXXXX");
+	assert_non_null(mkdtemp(w->dir));
+	(void)snprintf(w->path, sizeof(w->path), "%s/app.db", w->dir);
+	w->dirfd = open(w->dir, O_RDONLY | O_DIRECTORY);
+	w->seed = 1;
+	start(w);
+	*state = w;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct world *w = *state;
+	char command[128];
+
+	capture_vfs_set_hook(NULL, NULL);
+	stop(w);
+	chain_clear(&w->chain);
+	(void)close(w->dirfd);
+	(void)snprintf(command, sizeof(command), "rm -rf '%s'", w->dir);
+	(void)!system(command);
+	free(w);
+	return 0;
+}
+
+static void open_db(struct world *w)
+{
+	assert_int_equal(sqlite3_open_v2(w->path, &w->db,
+					 SQLITE_OPEN_READWRITE |
+						 SQLITE_OPEN_CREATE,
+					 "capture"),
+			 SQLITE_OK);
+}
+
+static int try_sql(struct world *w, const char *sql)
+{
+	return sqlite3_exec(w->db, sql, NULL, NULL, NULL);
+}
+
+static void sql(struct world *w, const char *text)
+{
+	char *message = NULL;
+
+	if (sqlite3_exec(w->db, text, NULL, NULL, &message) != SQLITE_OK)
+		fail_msg("%s: %s", text, message);
+}
+
+/* Everything committed so far is in the spool, and is what SQLite has. */
+static void check(struct world *w)
+{
+	if (capture_settle(w->capture, "app.db", NULL) < 0)
+		fail_msg("settle: %s", error_message());
+	assert_true(chain_follow(&w->chain, w->spool));
+	assert_true(chain_equals(&w->chain, w->path));
+}
+
+static const char *const journal_modes[] = { "DELETE", "TRUNCATE", "PERSIST",
+					     "WAL", "MEMORY", "OFF" };
+
+static void begin_mode(struct world *w, int page_size, const char *mode)
+{
+	char text[128];
+
+	open_db(w);
+	(void)snprintf(text, sizeof(text),
+		       "PRAGMA page_size=%d; PRAGMA journal_mode=%s;",
+		       page_size, mode);
+	sql(w, text);
+	sql(w, "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b BLOB);"
+	       "CREATE INDEX i ON t (a);");
+	check(w);
+}
+
+static const char *random_statement(struct world *w, char text[256])
+{
+	unsigned x = (unsigned)rand_r(&w->seed);
+
+	switch (x % 9) {
+	case 0:
+		return "DELETE FROM t WHERE id % 3 = 0";
+	case 1:
+		return "UPDATE t SET a = a || 'x' WHERE id % 5 = 1";
+	case 2:
+		return "BEGIN; INSERT INTO t (a, b) VALUES ('gone', "
+		       "randomblob(20000)); ROLLBACK";
+	case 3:
+		return "INSERT INTO t (a, b) SELECT 'many', randomblob(50) FROM "
+		       "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 "
+		       "FROM c LIMIT 200) SELECT x FROM c)";
+	case 4:
+		return x % 27 == 4 ? "VACUUM" : "SELECT count(*) FROM t";
+	case 5:
+		return "PRAGMA wal_checkpoint";
+	case 6:
+		return "PRAGMA cache_size=5; BEGIN; UPDATE t SET b = "
+		       "randomblob(900); SAVEPOINT s; DELETE FROM t WHERE id % 2; "
+		       "ROLLBACK TO s; COMMIT";
+	case 7:
+		return "PRAGMA cache_size=5; BEGIN; UPDATE t SET b = "
+		       "randomblob(1900); INSERT INTO t (a) VALUES ('z'); "
+		       "ROLLBACK";
+	default:
+		(void)snprintf(text, 256,
+			       "INSERT INTO t (a, b) VALUES ('row%u', "
+			       "randomblob(%u))",
+			       x, x % 9000);
+		return text;
+	}
+}
+
+static void random_life(struct world *w, int steps)
+{
+	char text[256];
+
+	for (int i = 0; i < steps; i++) {
+		sql(w, random_statement(w, text));
+		if (rand_r(&w->seed) % 3 == 0)
+			check(w);
+		if (rand_r(&w->seed) % 20 == 0) {
+			(void)sqlite3_close(w->db);
+			open_db(w);
+		}
+	}
+	check(w);
+}
+
+static void every_commit_is_captured_in_every_journal_mode(void **state)
+{
+	static const int page_sizes[] = { 512, 4096, 65536 };
+
+	for (size_t m = 0; m < 4; m++)
+		for (size_t p = 0; p < 3; p++) {
+			struct world *w;
+			void *other = NULL;
+
+			(void)set_up(&other);
+			w = other;
+			w->seed = (unsigned)(m * 3 + p + 1);
+			begin_mode(w, page_sizes[p], journal_modes[m]);
+			random_life(w, 60);
+			(void)tear_down(&other);
+		}
+}
+
+static void modes_without_a_journal_are_captured_at_rest(void **state)
+{
+	for (size_t m = 4; m < 6; m++) {
+		struct world *w;
+		void *other = NULL;
+
+		(void)set_up(&other);
+		w = other;
+		open_db(w);
+		sql(w, m == 4 ? "PRAGMA journal_mode=MEMORY" :
+				"PRAGMA journal_mode=OFF");
+		for (int i = 0; i < 3; i++) {
+			sql(w, i ? "INSERT INTO t VALUES (randomblob(9000))" :
+				   "CREATE TABLE t (a)");
+			clock_sleep_ms(50);
+			check(w);
+		}
+		(void)tear_down(&other);
+	}
+}
+
+static void a_change_of_journal_mode_is_captured(void **state)
+{
+	struct world *w = *state;
+
+	begin_mode(w, 1024, "DELETE");
+	for (unsigned i = 0; i < 12; i++) {
+		char text[64];
+
+		(void)snprintf(text, sizeof(text), "PRAGMA journal_mode=%s",
+			       journal_modes[(i * 7 + 3) % 4]);
+		sql(w, text);
+		sql(w, "INSERT INTO t (a, b) VALUES ('m', randomblob(5000))");
+		check(w);
+	}
+}
+
+static void exclusive_locking_is_captured_in_wal_and_delete(void **state)
+{
+	struct world *w = *state;
+
+	open_db(w);
+	sql(w, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
+	       "CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 2)");
+	check(w);
+	sql(w, "PRAGMA journal_mode=DELETE; INSERT INTO t VALUES (3, 4)");
+	check(w);
+}
+
+static void vacuum_to_another_page_size_is_one_batch_of_all_pages(void **state)
+{
+	struct world *w = *state;
+
+	begin_mode(w, 4096, "DELETE");
+	sql(w, "INSERT INTO t (a, b) VALUES ('a', randomblob(30000))");
+	check(w);
+	sql(w, "PRAGMA page_size=512; VACUUM");
+	check(w);
+	assert_int_equal(w->chain.page_size, 512);
+	sql(w, "INSERT INTO t (a, b) VALUES ('b', randomblob(30000))");
+	check(w);
+}
+
+static void a_wal_that_shrinks_by_many_pages_is_captured(void **state)
+{
+	struct world *w = *state;
+
+	begin_mode(w, 512, "WAL");
+	sql(w, "INSERT INTO t (a, b) VALUES ('a', zeroblob(900000))");
+	check(w);
+	sql(w, "DELETE FROM t; VACUUM");
+	check(w);
+	sql(w, "INSERT INTO t (a, b) VALUES ('a', randomblob(400000))");
+	check(w);
+}
+
+static void commits_gather_until_they_are_sealed(void **state)
+{
+	struct world *w = *state;
+	uint64_t before, after;
+
+	begin_mode(w, 4096, "DELETE");
+	assert_int_equal(capture_seal(w->capture, "app.db", &before), 0);
+	for (int i = 0; i < 5; i++)
+		sql(w, "INSERT INTO t (a) VALUES ('x')");
+	assert_int_equal(capture_seal(w->capture, "app.db", &after), 1);
+	assert_int_equal(after, before + 1);
+	assert_int_equal(capture_seal(w->capture, "app.db", &after), 0);
+	check(w);
+}
+
+static void after_a_clean_stop_nothing_is_sealed_again(void **state)
+{
+	struct world *w = *state;
+	uint64_t before, after;
+
+	for (int wal = 0; wal < 2; wal++) {
+		begin_mode(w, 4096, wal ? "WAL" : "DELETE");
+		sql(w, "INSERT INTO t (a) VALUES ('x')");
+		check(w);
+		before = w->chain.txid;
+		stop(w);
+		start(w);
+		assert_int_equal(capture_settle(w->capture, "app.db", &after),
+				 0);
+		assert_int_equal(after, before);
+		open_db(w);
+		sql(w, "INSERT INTO t (a) VALUES ('y')");
+		check(w);
+		assert_int_equal(w->chain.txid, before + 1);
+		sql(w, "DROP TABLE t");
+		(void)sqlite3_close(w->db);
+	}
+	w->db = NULL;
+}
+
+static void changes_made_while_nobody_looked_are_found(void **state)
+{
+	struct world *w = *state;
+	sqlite3 *db;
+
+	begin_mode(w, 4096, "DELETE");
+	stop(w);
+	assert_int_equal(sqlite3_open_v2(w->path, &db, SQLITE_OPEN_READWRITE,
+					 "unix"),
+			 SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "INSERT INTO t (a) VALUES ('w')",
+				      NULL, NULL, NULL),
+			 SQLITE_OK);
+	(void)sqlite3_close(db);
+	start(w);
+	check(w);
+}
+
+static void a_removed_database_is_dropped_and_its_name_comes_back(void **state)
+{
+	struct world *w = *state;
+	uint64_t before;
+
+	begin_mode(w, 4096, "DELETE");
+	before = w->chain.txid;
+	(void)sqlite3_close(w->db);
+	assert_int_equal(capture_unlink(w->capture, w->dirfd, "app.db",
+					"app.db"),
+			 0);
+	assert_true(chain_follow(&w->chain, w->spool));
+	assert_true(w->chain.dropped);
+	assert_int_equal(w->chain.txid, before + 1);
+	w->db = NULL;
+	begin_mode(w, 512, "WAL");
+	assert_false(w->chain.dropped);
+	assert_int_equal(w->chain.page_size, 512);
+}
+
+/* The n-th change of a file ending in suffix fails. */
+struct fault {
+	const char *suffix;
+	int countdown;
+};
+
+static int strike(const char *what, const char *path, uint64_t offset,
+		  void *arg)
+{
+	struct fault *f = arg;
+	size_t n = strlen(path), m = strlen(f->suffix);
+
+	if (n < m || strcmp(path + n - m, f->suffix) != 0)
+		return 0;
+	return --f->countdown == 0 ? EIO : 0;
+}
+
+static void failing_calls_leave_only_committed_states(void **state)
+{
+	static const char *const suffixes[] = { "app.db", "-journal", "-wal" };
+	char text[256];
+
+	for (size_t m = 0; m < 4; m++)
+		for (size_t s = 0; s < 3; s++) {
+			struct world *w;
+			void *other = NULL;
+
+			(void)set_up(&other);
+			w = other;
+			w->seed = (unsigned)(m * 17 + s);
+			begin_mode(w, 1024, journal_modes[m]);
+			for (int i = 1; i < 60; i++) {
+				struct fault fault = { suffixes[s], i % 23 };
+
+				capture_vfs_set_hook(strike, &fault);
+				(void)try_sql(w, random_statement(w, text));
+				capture_vfs_set_hook(NULL, NULL);
+				(void)try_sql(w, "ROLLBACK");
+				/* A reader rolls back what is left hot. */
+				sql(w, "SELECT count(*) FROM t");
+				clock_sleep_ms(1);
+				check(w);
+			}
+			(void)tear_down(&other);
+		}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_commit_is_captured_in_every_journal_mode),
+		cmocka_unit_test(modes_without_a_journal_are_captured_at_rest),
+		cmocka_unit_test_setup_teardown(
+			a_change_of_journal_mode_is_captured, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			exclusive_locking_is_captured_in_wal_and_delete, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(
+			vacuum_to_another_page_size_is_one_batch_of_all_pages,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_wal_that_shrinks_by_many_pages_is_captured, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(
+			commits_gather_until_they_are_sealed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			after_a_clean_stop_nothing_is_sealed_again, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(
+			changes_made_while_nobody_looked_are_found, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_removed_database_is_dropped_and_its_name_comes_back,
+			set_up, tear_down),
+		cmocka_unit_test(failing_calls_leave_only_committed_states),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
