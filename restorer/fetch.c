@@ -74,13 +74,21 @@ struct gate {
 	struct sink sink;
 	struct sink *inner;
 	struct fetch *fetch;
+	const char *key;
 	uint64_t left;
 };
+
+/* Not the object's fault, nor the store's. */
+static int not_stored(int rc)
+{
+	return error_wrap(rc, "keeping it beside the output");
+}
 
 static int gate_write(struct sink *sink, const void *data, size_t size)
 {
 	struct gate *g = (struct gate *)sink;
 	bool stop;
+	int rc;
 
 	(void)pthread_mutex_lock(&g->fetch->mutex);
 	g->fetch->bytes += size;
@@ -89,15 +97,23 @@ static int gate_write(struct sink *sink, const void *data, size_t size)
 	if (stop || cancelled(g->fetch))
 		return error_set(-ECANCELED, "stopped");
 	if (size > g->left)
-		return error_set(-ERR_CORRUPT, "it is larger than was listed");
+		return error_set(-ERR_CORRUPT, "%s is larger than was listed",
+				 g->key);
 	g->left -= size;
-	return sink_write(g->inner, data, size);
+	rc = sink_write(g->inner, data, size);
+	return rc < 0 ? not_stored(rc) : 0;
 }
 
 static int download_to(struct fetch *f, struct fetched *item,
 		       struct sink *inner)
 {
-	struct gate gate = { { gate_write }, inner, f, item->file.size };
+	struct gate gate = {
+		.sink = { gate_write },
+		.inner = inner,
+		.fetch = f,
+		.key = item->key,
+		.left = item->file.size,
+	};
 
 	return bucket_get(f->config.bucket, item->key, 0, BUCKET_TO_END, NULL,
 			  &gate.sink, NULL);
@@ -118,7 +134,10 @@ static int download(struct fetch *f, struct fetched *item)
 		return rc;
 	fd_sink_init(&to_file, item->fd, 0);
 	rc = download_to(f, item, &to_file.sink);
-	return rc < 0 ? rc : fd_sink_flush(&to_file);
+	if (rc < 0)
+		return rc;
+	rc = fd_sink_flush(&to_file);
+	return rc < 0 ? not_stored(rc) : 0;
 }
 
 static int check_header(const struct fetched *item,
@@ -173,15 +192,12 @@ static int fetch_file(struct fetch *f, const struct archive_file *file,
 			 file->max_txid, ret->key);
 	if (rc < 0)
 		return rc;
+	/* What the bucket says names the object already. */
 	rc = download(f, ret);
-	if (rc == -ENOENT)
-		return error_wrap(-ESTALE, "%s was listed and is gone",
-				  ret->key);
-	if (rc == 0)
-		rc = verify(ret);
 	if (rc < 0)
-		return error_wrap(rc, "%s", ret->key);
-	return 0;
+		return rc == -ENOENT ? -ESTALE : rc;
+	rc = verify(ret);
+	return rc < 0 ? error_wrap(rc, "%s", ret->key) : 0;
 }
 
 /* Wait for room in the window.  False: there is nothing more to do. */

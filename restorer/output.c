@@ -84,6 +84,10 @@ static int open_directory(struct output *o)
 	if (!directory)
 		return error_set(-ENOMEM, "out of memory");
 	o->dirfd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* -ENOENT is for what is missing in the bucket. */
+	if (o->dirfd < 0 && errno == ENOENT)
+		return error_set(-ENOTDIR, "there is no directory '%s'",
+				 directory);
 	if (o->dirfd < 0)
 		return error_errno("opening directory '%s'", directory);
 	return 0;

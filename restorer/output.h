@@ -32,7 +32,8 @@ struct output {
 
 /*
  * -EEXIST: there is something and force is not set.  -EPERM: it belongs to
- * somebody else, whose we cannot make the new file.
+ * somebody else, whose we cannot make the new file.  -ENOTDIR: there is no such
+ * directory.
  */
 int output_open(const char *path, bool force, struct output **ret);
 
