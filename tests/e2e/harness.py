@@ -9,7 +9,6 @@ import os
 import pathlib
 import re
 import select
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -78,13 +77,15 @@ def copy_at_rest(database, output):
     """The committed state of a database that nobody writes, as one file.
 
     The database and its WAL are copied as they are, and SQLite merges the
-    copies; the original is not opened by SQLite, so it stays as it is.
+    copies; the original is not opened by SQLite, so it stays as it is.  Another
+    process copies, because this one may have the database open, and closing a
+    file drops all locks that a process has on it.
     """
     output = pathlib.Path(output)
-    shutil.copyfile(database, output)
+    run("cp", database, output)
     wal = pathlib.Path(f"{database}-wal")
     if wal.exists() and wal.stat().st_size:
-        shutil.copyfile(wal, f"{output}-wal")
+        run("cp", wal, f"{output}-wal")
         merge(output)
     return output
 

@@ -78,8 +78,8 @@ class Workload:
             self.connection.execute(step).fetchall()
 
     def by_shell(self, step):
-        harness.run("sqlite3", "-bail", self.path,
-                    f".timeout 10000\nPRAGMA journal_mode={self.journal};\n{step};")
+        harness.run("sqlite3", "-bail", "-cmd", ".timeout 10000", self.path,
+                    f"PRAGMA journal_mode={self.journal};\n{step};")
 
     def by_c(self, step):
         harness.run(self.c_client, self.path, self.journal, *step)
