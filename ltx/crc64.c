@@ -41,7 +41,11 @@ static uint64_t raw_tables(uint64_t crc, const uint8_t *p, size_t size)
 
 #define WITH_PCLMUL __attribute__((target("pclmul,sse4.1")))
 
-enum { FOLD_SIZE = 64, LANES = 4 };
+enum {
+	LANES = 4,
+	FOLD_SIZE = LANES * 16,
+	WORTH_FOLDING = 2 * FOLD_SIZE, /* or it does not pay for its end */
+};
 
 static bool has_pclmul;
 
@@ -83,14 +87,14 @@ WITH_PCLMUL static uint64_t raw_pclmul(uint64_t crc, const uint8_t *p,
 	__m128i lane[LANES];
 	uint8_t left[16];
 
-	for (int i = 0; i < LANES; i++)
+	for (size_t i = 0; i < LANES; i++)
 		lane[i] = load(p + 16 * i);
 	lane[0] = _mm_xor_si128(lane[0], _mm_cvtsi64_si128((long long)crc));
 	for (p += FOLD_SIZE, size -= FOLD_SIZE; size >= FOLD_SIZE;
 	     p += FOLD_SIZE, size -= FOLD_SIZE)
-		for (int i = 0; i < LANES; i++)
+		for (size_t i = 0; i < LANES; i++)
 			lane[i] = fold(lane[i], across_512, load(p + 16 * i));
-	for (int i = 1; i < LANES; i++)
+	for (size_t i = 1; i < LANES; i++)
 		lane[i] = fold(lane[i - 1], across_128, lane[i]);
 	for (; size >= 16; p += 16, size -= 16)
 		lane[3] = fold(lane[3], across_128, load(p));
@@ -126,8 +130,7 @@ __attribute__((constructor)) static void prepare(void)
 uint64_t ltx_crc64(uint64_t crc, const void *data, size_t size)
 {
 #ifdef __x86_64__
-	/* Below two blocks, folding does not pay for its end. */
-	if (has_pclmul && size >= 2 * FOLD_SIZE)
+	if (has_pclmul && size >= WORTH_FOLDING)
 		return ~raw_pclmul(~crc, data, size);
 #endif
 	return ~raw_tables(~crc, data, size);

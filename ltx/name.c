@@ -6,7 +6,10 @@
 
 #include "ltx/name.h"
 
-enum { TXID_LENGTH = LTX_TXID_TEXT_SIZE - 1 };
+enum {
+	TXID_LENGTH = LTX_TXID_TEXT_SIZE - 1,
+	SUFFIX_AT = 2 * TXID_LENGTH + 1,
+};
 
 void ltx_txid_format(uint64_t txid, char ret[LTX_TXID_TEXT_SIZE])
 {
@@ -59,7 +62,7 @@ int ltx_name_parse(const char *name, uint64_t *ret_min, uint64_t *ret_max)
 	uint64_t min, max;
 
 	if (strlen(name) != LTX_NAME_SIZE - 1 || name[TXID_LENGTH] != '-' ||
-	    strcmp(name + 2 * TXID_LENGTH + 1, ".ltx") != 0)
+	    strcmp(name + SUFFIX_AT, ".ltx") != 0)
 		return -EINVAL;
 	min = leading_txid(name);
 	max = leading_txid(name + TXID_LENGTH + 1);
