@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "bucket/bucket.h"
-#include "bucket/url.h"
+#include "cli/database.h"
 #include "cli/report.h"
 #include "cli/columns.h"
 #include "ltx/header.h"
@@ -98,10 +98,12 @@ static int run(const void *settings, char **operands)
 	const struct history_settings *s = settings;
 	const char *url = operands[0];
 	AUTO(bucket) struct bucket *bucket = NULL;
-	int rc = bucket_open(url, false, &bucket);
+	int rc = database_open(url, &bucket);
 
 	if (rc == 0)
 		rc = s->json ? print_json(bucket, url) : print_table(bucket);
+	if (rc < 0 && bucket)
+		rc = database_explain(bucket, rc);
 	if (rc < 0)
 		return cli_fail(
 			error_wrap(rc, "reading the history of '%s'", url));

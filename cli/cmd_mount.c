@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include "cli/report.h"
 #include "cli/signals.h"
 #include "fuse/control.h"
+#include "fuse/mountpoint.h"
 
 #include "cli/cli.h"
 
@@ -64,12 +66,19 @@ static const struct option mount_options[] = {
  * ---------------
  */
 
-/* Resolved before the mount; freed with the process. */
+/* Resolved before the mount. */
 struct place {
 	char *directory;
 	char *mountpoint;
 	int dirfd;
 };
+
+static void place_cleanup(struct place *place)
+{
+	free(place->directory);
+	free(place->mountpoint);
+	fd_cleanup(&place->dirfd);
+}
 
 static bool is_url(const char *text)
 {
@@ -173,11 +182,14 @@ static int find_place(const struct mount_settings *s, char **operands,
 	int rc = check_operands(operands[0], operands[1]);
 
 	if (rc == 0)
-		rc = check_unmounted(operands[0]);
-	if (rc == 0)
-		rc = open_directory(operands[0], &ret->dirfd);
-	if (rc == 0)
 		rc = paths_resolve(operands[0], &ret->directory);
+	/* What a crash left over DIR would hide the directory beneath. */
+	if (rc == 0)
+		rc = mountpoint_remove_dead(ret->directory);
+	if (rc == 0)
+		rc = check_unmounted(ret->directory);
+	if (rc == 0)
+		rc = open_directory(ret->directory, &ret->dirfd);
 	if (rc == 0)
 		rc = paths_resolve(mountpoint, &ret->mountpoint);
 	if (rc == 0)
@@ -197,12 +209,11 @@ static int find_place(const struct mount_settings *s, char **operands,
 
 /* Static, because the signal thread may look at it until the very end. */
 static struct node node;
-static const struct mount_settings *settings_in_use;
 
 static void stop(void *arg)
 {
 	(void)arg;
-	signals_deadline(settings_in_use->stop_timeout_ms + STOP_GRACE_MS);
+	signals_deadline(node.config.stop_timeout_ms + STOP_GRACE_MS);
 	ready_withdraw();
 	node_stop(&node);
 }
@@ -219,19 +230,22 @@ static void ready(size_t databases, void *arg)
 }
 
 /* It was mounted; rc is why it is not any more. */
-static int finish(const struct mount_settings *s, int rc)
+static int finish(int rc)
 {
 	int code = CLI_OK;
 
-	if (rc < 0) {
+	if (rc == -EBUSY) {
+		log_warn("files were in use; their users get errors", NULL);
+	} else if (rc < 0) {
 		log_error("the mount failed", "error=%s",
 			  log_quote(error_message()));
 		code = CLI_FAILED;
 	}
-	if (!atomic_load(&node.stopping))
+	if (!atomic_load(&node.stopping)) {
 		log_info("unmounted by somebody else; stopping", NULL);
-	signals_deadline(s->stop_timeout_ms + STOP_GRACE_MS);
-	rc = node_close(&node, s->stop_timeout_ms);
+		stop(NULL);
+	}
+	rc = node_close(&node);
 	if (rc < 0) {
 		log_error("not everything is in the bucket", "error=%s",
 			  log_quote(error_message()));
@@ -250,7 +264,7 @@ static int give_up(const char *directory, int rc)
 		log_info("stopped before it was mounted", NULL);
 	else
 		code = cli_fail(error_wrap(rc, "mounting '%s'", directory));
-	(void)node_close(&node, 0);
+	(void)node_close(&node);
 	return code;
 }
 
@@ -265,12 +279,12 @@ static int serve(const struct mount_settings *s, const struct place *place,
 		.allow_other = s->allow_other,
 		.interval_ms = s->upload_interval_ms,
 		.connections = s->upload_connections,
+		.stop_timeout_ms = s->stop_timeout_ms,
 		.ready = ready,
 		.arg = (void *)s,
 	};
 	int rc;
 
-	settings_in_use = s;
 	node_init(&node, &config);
 	signals_block();
 	rc = signals_start(stop, NULL);
@@ -284,7 +298,7 @@ static int serve(const struct mount_settings *s, const struct place *place,
 static int run(const void *settings, char **operands)
 {
 	const struct mount_settings *s = settings;
-	struct place place = {.dirfd = -1};
+	AUTO(place) struct place place = {.dirfd = -1};
 	int rc;
 
 	log_set_level(s->log_level);
@@ -294,7 +308,7 @@ static int run(const void *settings, char **operands)
 	if (rc < 0)
 		return cli_fail(error_wrap(rc, "mounting '%s'", operands[0]));
 	rc = serve(s, &place, operands[1]);
-	return node.mounted ? finish(s, rc) : give_up(operands[0], rc);
+	return node.mounted ? finish(rc) : give_up(operands[0], rc);
 }
 
 const struct verb cmd_mount = {

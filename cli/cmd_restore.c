@@ -1,13 +1,12 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "bucket/bucket.h"
-#include "bucket/url.h"
+#include "cli/database.h"
 #include "cli/report.h"
 #include "cli/progress.h"
 #include "ltx/name.h"
@@ -61,35 +60,6 @@ static int check_settings(const struct restore_settings *s)
 	if (s->txid && s->timestamp_ms)
 		return error_set(-ERR_USAGE, "--txid and --timestamp both "
 					     "choose the state; give one");
-	return 0;
-}
-
-/* Said here, because to the restorer a missing directory is a plain ENOENT. */
-static int check_output(const char *output)
-{
-	const char *slash = strrchr(output, '/');
-	AUTO(mem)
-	char *parent =
-		slash ? strndup(output, (size_t)(slash - output)) : strdup(".");
-	struct stat st;
-
-	if (!parent)
-		return error_set(-ENOMEM, "out of memory");
-	if (slash && !slash[1])
-		return error_set(-EISDIR,
-				 "'%s' is a directory; name the file "
-				 "to make in it",
-				 output);
-	if (stat(output, &st) == 0 && S_ISDIR(st.st_mode))
-		return error_set(-EISDIR,
-				 "'%s' is a directory; name the file "
-				 "to make in it",
-				 output);
-	if (stat(slash == output ? "/" : parent, &st) < 0)
-		return error_set(-ENOTDIR,
-				 "the directory '%s' for the output "
-				 "cannot be used: %s",
-				 parent, strerror(errno));
 	return 0;
 }
 
@@ -181,11 +151,9 @@ static int run(const void *settings, char **operands)
 
 	if (check_settings(s) < 0)
 		return cli_fail_usage(&cmd_restore);
-	rc = check_output(s->output);
+	rc = database_open(url, &bucket);
 	if (rc == 0)
-		rc = bucket_open(url, false, &bucket);
-	if (rc == 0)
-		rc = restore(s, bucket, &result);
+		rc = database_explain(bucket, restore(s, bucket, &result));
 	if (rc < 0) {
 		rc = cli_fail(error_wrap(rc, "restoring '%s'", url));
 		if (interrupted)

@@ -255,6 +255,8 @@ int node_serve(struct node *n)
 		.mountpoint = n->config.mountpoint,
 		.source = n->config.directory,
 		.allow_other = n->config.allow_other,
+		/* The rest of the time is for the bucket. */
+		.stop_timeout_ms = n->config.stop_timeout_ms / 3 * 2,
 		.control = node_control,
 		.arg = n,
 	};
@@ -276,7 +278,9 @@ void node_stop(struct node *n)
 	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
 	(void)held;
-	atomic_store(&n->stopping, true);
+	if (!atomic_exchange(&n->stopping, true))
+		atomic_store(&n->stop_at_ms,
+			     clock_monotonic_ms() + n->config.stop_timeout_ms);
 	if (n->mount)
 		mount_stop(n->mount);
 }
@@ -330,28 +334,27 @@ static void report_spools(struct node *n)
 	}
 }
 
-static int seal_and_send(struct node *n, int64_t until_ms)
+static int seal_and_send(struct node *n)
 {
 	int64_t left;
 	int rc;
 
 	settle_all(n);
-	left = until_ms - clock_monotonic_ms();
+	left = atomic_load(&n->stop_at_ms) - clock_monotonic_ms();
 	rc = uploader_drain(n->uploader, left > 0 ? left : 0);
 	if (rc < 0)
 		report_spools(n);
 	return rc;
 }
 
-int node_close(struct node *n, int64_t timeout_ms)
+int node_close(struct node *n)
 {
-	int64_t until_ms = clock_monotonic_ms() + timeout_ms;
 	int rc = 0;
 
-	atomic_store(&n->stopping, true);
+	node_stop(n);
 	unmount(n);
 	if (n->mounted)
-		rc = seal_and_send(n, until_ms);
+		rc = seal_and_send(n);
 	uploader_free(TAKE(n->uploader));
 	capture_close(TAKE(n->capture));
 	bucket_free(TAKE(n->bucket));

@@ -40,6 +40,7 @@ struct node_config {
 	bool allow_other;
 	int64_t interval_ms; /* of uploads */
 	unsigned connections;
+	int64_t stop_timeout_ms; /* from node_stop() to the end */
 
 	/* The mount is there, and will answer.  In node_serve(). */
 	void (*ready)(size_t databases, void *arg);
@@ -58,7 +59,8 @@ struct node {
 	atomic_int_least64_t
 		clock_offset_ms; /* the bucket's clock minus ours */
 	atomic_bool stopping;
-	atomic_uint syncs; /* that are waiting */
+	atomic_int_least64_t stop_at_ms; /* monotonic; while stopping */
+	atomic_uint syncs;		 /* that are waiting */
 
 	/* Set by node_open() before anybody else looks. */
 	struct bucket *bucket;
@@ -92,10 +94,10 @@ int node_serve(struct node *n);
 void node_stop(struct node *n);
 
 /*
- * Unmount, seal, and send for at most timeout_ms.  An error: something stays
- * in the spool; the log says what.  What was never mounted is only closed.
+ * Unmount, seal, and send while time lasts.  An error: something stays in the
+ * spool; the log says what.  What was never mounted is only closed.
  */
-int node_close(struct node *n, int64_t timeout_ms);
+int node_close(struct node *n);
 
 /*
  * What the node knows of a database, or NULL; it stays until node_close().

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "cli/database.h"
 #include "cli/paths.h"
 #include "cli/progress.h"
 #include "cli/report.h"
@@ -176,6 +177,43 @@ static void a_path_is_resolved_as_far_as_it_exists(void **state)
 	assert_int_equal(rmdir(name), 0);
 }
 
+static void assert_escaped(const char *url, unsigned n, const char *expected)
+{
+	AUTO(mem) char *escaped = database_escaped(url, n);
+
+	if (!expected)
+		assert_null(escaped);
+	else
+		assert_string_equal(escaped, expected);
+}
+
+static void a_database_is_escaped_from_the_end_of_its_url(void **state)
+{
+	const char *url = "file:///my%20b/sub%20dir/2024/a%c3%a9.db";
+
+	assert_escaped(url, 0, url);
+	assert_escaped(url, 1, "file:///my%20b/sub%20dir/2024/a=C3=A9.db");
+	assert_escaped(url, 2, "file:///my%20b/sub%20dir/=32024/a=C3=A9.db");
+	assert_escaped(url, 3, "file:///my%20b/sub=20dir/=32024/a=C3=A9.db");
+	assert_escaped(url, 4, "file:///my=20b/sub=20dir/=32024/a=C3=A9.db");
+	assert_escaped(url, 5, NULL);
+}
+
+static void what_is_no_path_of_a_url_is_never_escaped(void **state)
+{
+	assert_escaped("s3://my.b/p%20q/d.db?region=a%20/b", 1,
+		       "s3://my.b/p%20q/d.db?region=a%20/b");
+	assert_escaped("s3://my.b/p%20q/d.db?region=a%20/b", 2,
+		       "s3://my.b/p=20q/d.db?region=a%20/b");
+	assert_escaped("s3://my.b/p%20q/d.db?region=a%20/b", 3, NULL);
+	assert_escaped("s3://b?endpoint=http://x/y", 1, NULL);
+	assert_escaped("file:///a//b%20c//", 1, "file:///a//b=20c//");
+	assert_escaped("file:///a%2", 1, NULL);
+	assert_escaped("file:///a%00b", 1, NULL);
+	assert_escaped("a/b", 1, NULL);
+	assert_escaped("", 1, NULL);
+}
+
 static void within_compares_whole_components(void **state)
 {
 	assert_true(paths_within("/data", "/data"));
@@ -197,6 +235,8 @@ int main(void)
 		cmocka_unit_test(a_name_cannot_break_a_table),
 		cmocka_unit_test(bytes_that_are_no_utf8_are_replaced),
 		cmocka_unit_test(a_path_is_resolved_as_far_as_it_exists),
+		cmocka_unit_test(a_database_is_escaped_from_the_end_of_its_url),
+		cmocka_unit_test(what_is_no_path_of_a_url_is_never_escaped),
 		cmocka_unit_test(within_compares_whole_components),
 	};
 
