@@ -469,41 +469,51 @@ def test_a_signal_uploads_what_is_pending(file_bucket, mount, work, number):
     assert rows == [("one",), ("two",)]
 
 
+@pytest.fixture
+def unsteady(work):
+    """A bucket on a disk of its own, that cut() makes refuse all writing."""
+    directory = work / "unsteady"
+    directory.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "unsteady", directory], stderr=subprocess.PIPE,
+                          text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"no file system of our own here: {made.stderr.strip()}")
+    yield harness.FileBucket(directory)
+    run("umount", directory)
+
+
 def cut(bucket):
-    """app.db's directory in the bucket is away; it is a file."""
-    (bucket.directory / "app.db").rename(bucket.directory / "elsewhere")
-    (bucket.directory / "app.db").write_text("")
+    run("mount", "-o", "remount,ro", bucket.directory)
 
 
 def mend(bucket):
-    (bucket.directory / "app.db").unlink()
-    (bucket.directory / "elsewhere").rename(bucket.directory / "app.db")
+    run("mount", "-o", "remount,rw", bucket.directory)
 
 
-def test_what_stays_in_the_spool_is_reported_and_a_failure(file_bucket, mount, work):
-    with mount(file_bucket, "--stop-timeout", "500ms") as data:
+def test_what_stays_in_the_spool_is_reported_and_a_failure(unsteady, mount, work):
+    with mount(unsteady, "--stop-timeout", "500ms") as data:
         commit(data / "app.db", "one")
         sync(data / "app.db")
-        cut(file_bucket)
+        cut(unsteady)
         commit(data / "app.db", "two")
         started = time.monotonic()
         assert data.stop() == FAILED
         assert time.monotonic() - started < 10
         assert re.search(r'level=error .*next mount will send it.* db=app.db .*batches=1',
                          data.log_text()), data.log_text()
-    mend(file_bucket)
-    with mount(file_bucket):
+    mend(unsteady)
+    with mount(unsteady):
         pass
-    litebucket("restore", "-o", work / "db", file_bucket.url_of("app.db"))
+    litebucket("restore", "-o", work / "db", unsteady.url_of("app.db"))
     rows = sqlite3.connect(work / "db").execute("SELECT text FROM t").fetchall()
     assert rows == [("one",), ("two",)]
 
 
-def test_a_second_signal_ends_at_once(file_bucket, mount, work):
-    with mount(file_bucket, "--stop-timeout", "1h") as data:
+def test_a_second_signal_ends_at_once(unsteady, mount, work):
+    with mount(unsteady, "--stop-timeout", "1h") as data:
         commit(data / "app.db", "one")
         sync(data / "app.db")
-        cut(file_bucket)
+        cut(unsteady)
         commit(data / "app.db", "two")
         process = data.forget_process()
         process.terminate()
@@ -515,11 +525,11 @@ def test_a_second_signal_ends_at_once(file_bucket, mount, work):
         data.unmount()
 
 
-def test_a_sync_that_waits_ends_when_the_mount_does(file_bucket, mount, work):
-    with mount(file_bucket, "--stop-timeout", "1s") as data:
+def test_a_sync_that_waits_ends_when_the_mount_does(unsteady, mount, work):
+    with mount(unsteady, "--stop-timeout", "1s") as data:
         commit(data / "app.db", "one")
         sync(data / "app.db")
-        cut(file_bucket)
+        cut(unsteady)
         commit(data / "app.db", "two")
         waiting = subprocess.Popen([LITEBUCKET, "sync", data / "app.db"], stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True)
