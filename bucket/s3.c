@@ -18,6 +18,7 @@
 
 enum {
 	DELETE_BODY_MAX = 4 << 20,
+	PAGE_XML_MAX = 16 << 20,
 	RANGE_SIZE = 64,
 };
 
@@ -309,11 +310,46 @@ static int s3_put(struct bucket *b, const struct bucket_put *put,
 	return rc < 0 ? failed(b, "writing", put->key, rc) : 0;
 }
 
-static int s3_list(struct bucket *b, const char *prefix, const char *after,
-		   size_t limit, bucket_list_fn fn, void *arg)
+static int fetch_page(void *arg, const char *prefix, const char *after,
+		      const char *token, size_t max, struct s3_listing *ret)
 {
-	return s3_list_keys(((struct s3 *)b)->store, b->url, prefix, after,
-			    limit, fn, arg);
+	AUTO(http_response) struct http_response response = { 0 };
+	AUTO(buf) struct buf xml = BUF_INIT(PAGE_XML_MAX);
+	struct s3_request request = s3_request(arg, "GET", NULL);
+	struct buf_sink sink;
+	char keys[24];
+	int rc;
+
+	buf_sink_init(&sink, &xml);
+	(void)snprintf(keys, sizeof(keys), "%zu", max);
+	s3_request_query(&request, "list-type", "2");
+	s3_request_query(&request, "encoding-type", "url");
+	s3_request_query(&request, "max-keys", keys);
+	if (*prefix)
+		s3_request_query(&request, "prefix", prefix);
+	if (token)
+		s3_request_query(&request, "continuation-token", token);
+	else if (*after)
+		s3_request_query(&request, "start-after", after);
+	request.sink = &sink.sink;
+	request.sink_status = 200;
+	rc = s3_request_send(&request, clock_wall_ms(), &response);
+	return rc < 0 ? rc : s3_xml_listing(xml.data, xml.size, ret);
+}
+
+static int s3_list_keys(struct bucket *b, const char *prefix,
+			const char *after, size_t limit, bucket_list_fn fn,
+			void *arg)
+{
+	struct s3_store *store = ((struct s3 *)b)->store;
+	const struct s3_pages pages = {
+		.url = b->url,
+		.prefix = store->prefix,
+		.fetch = fetch_page,
+		.arg = store,
+	};
+
+	return s3_list(&pages, prefix, after, limit, fn, arg);
 }
 
 static int delete_body(const struct s3_store *store, const char *const keys[],
@@ -392,7 +428,7 @@ static const struct bucket_ops s3_ops = {
 	.get = s3_get,
 	.head = s3_head,
 	.put = s3_put,
-	.list = s3_list,
+	.list = s3_list_keys,
 	.remove = s3_remove,
 	.probe = s3_probe,
 	.free = s3_free,

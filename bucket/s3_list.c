@@ -1,26 +1,20 @@
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
 #include "base/error.h"
-#include "base/stream.h"
-#include "bucket/s3_request.h"
 #include "bucket/s3_xml.h"
 
 #include "bucket/s3_list.h"
 
 enum {
 	PAGE_KEYS = 1000,     /* as many as S3 gives */
-	PAGE_MAX = 16 << 20,  /* bytes of XML */
 	NAME_MAX_SIZE = 4096, /* prefix and key, decoded */
 	EMPTY_PAGES_MAX = 1000,
 };
 
 struct listing {
-	const struct s3_store *store;
+	const struct s3_pages *pages;
 	struct buf prefix;   /* the bucket's and the caller's */
 	struct buf after;    /* likewise */
 	struct buf previous; /* the last key seen */
@@ -42,31 +36,6 @@ static void listing_cleanup(struct listing *l)
 	free(l->token);
 }
 
-static int fetch_page(const struct listing *l, struct buf *ret)
-{
-	AUTO(http_response) struct http_response response = { 0 };
-	struct s3_request request = s3_request(l->store, "GET", NULL);
-	size_t left = l->limit ? l->limit - l->n : PAGE_KEYS;
-	char keys[24];
-	struct buf_sink sink;
-
-	buf_sink_init(&sink, ret);
-	(void)snprintf(keys, sizeof(keys), "%zu",
-		       left < PAGE_KEYS ? left : (size_t)PAGE_KEYS);
-	s3_request_query(&request, "list-type", "2");
-	s3_request_query(&request, "encoding-type", "url");
-	s3_request_query(&request, "max-keys", keys);
-	if (l->prefix.size)
-		s3_request_query(&request, "prefix", l->prefix.data);
-	if (l->token)
-		s3_request_query(&request, "continuation-token", l->token);
-	else if (l->after.size)
-		s3_request_query(&request, "start-after", l->after.data);
-	request.sink = &sink.sink;
-	request.sink_status = 200;
-	return s3_request_send(&request, clock_wall_ms(), &response);
-}
-
 /* Also what catches a store that gives the same page again and again. */
 static int check_order(struct listing *l, const char *key)
 {
@@ -86,7 +55,7 @@ static int check_order(struct listing *l, const char *key)
 static int give_entry(struct listing *l, const struct s3_entry *entry)
 {
 	struct bucket_object object = {
-		.key = entry->key + strlen(l->store->prefix),
+		.key = entry->key + strlen(l->pages->prefix),
 		.size = entry->size,
 		.modified_ms = entry->modified_ms,
 	};
@@ -125,11 +94,11 @@ static int next_page(struct listing *l, struct s3_listing *page)
 static int list_page(struct listing *l)
 {
 	AUTO(s3_listing) struct s3_listing page = { 0 };
-	AUTO(buf) struct buf xml = BUF_INIT(PAGE_MAX);
-	int rc = fetch_page(l, &xml);
+	size_t left = l->limit ? l->limit - l->n : PAGE_KEYS;
+	int rc = l->pages->fetch(l->pages->arg, l->prefix.data, l->after.data,
+				 l->token, left < PAGE_KEYS ? left : PAGE_KEYS,
+				 &page);
 
-	if (rc == 0)
-		rc = s3_xml_listing(xml.data, xml.size, &page);
 	for (size_t i = 0; rc == 0 && i < page.n; i++) {
 		if (l->limit && l->n == l->limit)
 			break;
@@ -138,12 +107,11 @@ static int list_page(struct listing *l)
 	return rc == 0 ? next_page(l, &page) : rc;
 }
 
-int s3_list_keys(const struct s3_store *store, const char *url,
-		 const char *prefix, const char *after, size_t limit,
-		 bucket_list_fn fn, void *arg)
+int s3_list(const struct s3_pages *pages, const char *prefix,
+	    const char *after, size_t limit, bucket_list_fn fn, void *arg)
 {
 	AUTO(listing) struct listing l = {
-		.store = store,
+		.pages = pages,
 		.prefix = BUF_INIT(NAME_MAX_SIZE),
 		.after = BUF_INIT(NAME_MAX_SIZE),
 		.previous = BUF_INIT(2 * NAME_MAX_SIZE),
@@ -151,15 +119,16 @@ int s3_list_keys(const struct s3_store *store, const char *url,
 		.fn = fn,
 		.arg = arg,
 	};
-	int rc = buf_printf(&l.prefix, "%s%s", store->prefix, prefix);
+	int rc = buf_printf(&l.prefix, "%s%s", pages->prefix, prefix);
 
-	if (rc == 0 && *after)
-		rc = buf_printf(&l.after, "%s%s", store->prefix, after);
-	if (rc == 0 && *after)
+	if (rc == 0)
+		rc = buf_printf(&l.after, "%s%s", *after ? pages->prefix : "",
+				after);
+	if (rc == 0)
 		rc = buf_append(&l.previous, l.after.data, l.after.size);
 	while (rc == 0 && !l.done)
 		rc = list_page(&l);
 	if (rc < 0 && !l.stopped)
-		return error_wrap(rc, "listing '%s' in %s", prefix, url);
+		return error_wrap(rc, "listing '%s' in %s", prefix, pages->url);
 	return rc;
 }

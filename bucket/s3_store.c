@@ -44,31 +44,33 @@ static int format(char **ret, const char *fmt, ...)
 /* AWS's own endpoints; China's are another partition, under another domain. */
 static int set_endpoint(struct s3_store *s, const struct bucket_url *url)
 {
-	if (url->endpoint)
-		return format(&s->endpoint, "%s", url->endpoint);
-	return format(&s->endpoint, "https://s3.%s.amazonaws.com%s",
-		      url->region,
-		      strncmp(url->region, "cn-", 3) == 0 ? ".cn" : "");
+	size_t length;
+
+	if (!url->endpoint)
+		return format(&s->endpoint, "https://s3.%s.amazonaws.com%s",
+			      url->region,
+			      strncmp(url->region, "cn-", 3) == 0 ? ".cn" : "");
+	length = strlen(url->endpoint);
+	while (length > 0 && url->endpoint[length - 1] == '/')
+		length--;
+	return format(&s->endpoint, "%.*s", (int)length, url->endpoint);
 }
 
 /* Split the endpoint, and put the bucket's name where it belongs. */
 static int set_address(struct s3_store *s, bool path_style)
 {
 	const char *host = strstr(s->endpoint, "://");
-	const char *scheme_end = host ? host + 3 : s->endpoint;
-	int length = (int)strcspn(scheme_end, "/");
 	int rc;
 
-	if (!host || length == 0 || strspn(scheme_end + length, "/") !=
-					    strlen(scheme_end + length))
+	host = host ? host + 3 : "";
+	if (!*host || strchr(host, '/'))
 		return error_set(-EINVAL, "'%s' is no endpoint; write it as "
 				 "https://HOST:PORT", s->endpoint);
-	rc = format(&s->host, "%s%s%.*s", path_style ? "" : s->bucket,
-		    path_style ? "" : ".", length, scheme_end);
+	rc = format(&s->host, "%s%s%s", path_style ? "" : s->bucket,
+		    path_style ? "" : ".", host);
 	if (rc == 0)
-		rc = format(&s->base, "%.*s%s",
-			    (int)(scheme_end - s->endpoint), s->endpoint,
-			    s->host);
+		rc = format(&s->base, "%.*s%s", (int)(host - s->endpoint),
+			    s->endpoint, s->host);
 	if (rc == 0)
 		rc = format(&s->path, "%s%s", path_style ? "/" : "",
 			    path_style ? s->bucket : "");

@@ -179,7 +179,7 @@ static int url_decode(char *text)
 	return 0;
 }
 
-static struct s3_entry *new_entry(struct s3_listing *l)
+struct s3_entry *s3_listing_add(struct s3_listing *l)
 {
 	if (l->n == l->capacity) {
 		size_t capacity = l->capacity ? 2 * l->capacity : 64;
@@ -237,7 +237,7 @@ static int contents_element(struct listing_reader *reader, const char *name,
 		if (l->n == ENTRIES_MAX)
 			return error_set(-ERR_CORRUPT,
 					 "it has too many entries");
-		if (!new_entry(l))
+		if (!s3_listing_add(l))
 			return error_set(-ENOMEM, "out of memory");
 		reader->in_entry = true;
 	}

@@ -54,6 +54,9 @@ int s3_xml_problem(const char *data, size_t size, struct s3_problem *ret);
 int s3_xml_listing(const char *data, size_t size, struct s3_listing *ret);
 void s3_listing_cleanup(struct s3_listing *listing);
 
+/* A new last entry, all zero; NULL: out of memory. */
+struct s3_entry *s3_listing_add(struct s3_listing *listing);
+
 /* text between tags. */
 struct buf;
 int s3_xml_escape(const char *text, struct buf *ret);
