@@ -104,7 +104,7 @@ int ltx_decoder_new(struct source *in, struct ltx_decoder **ret)
 {
 	uint8_t data[LTX_HEADER_SIZE];
 	struct ltx_header header;
-	struct ltx_decoder *dec;
+	struct ltx_decoder *dec = NULL;
 	ssize_t n = source_read_full(in, data, sizeof(data));
 	int rc;
 

@@ -100,7 +100,7 @@ static int next_name(struct spool *s, DIR *dir, const char **ret)
 static int remove_leftovers(struct spool *s)
 {
 	AUTO(directory) DIR *dir = NULL;
-	const char *name;
+	const char *name = NULL;
 	int rc = open_listing(s, &dir);
 
 	if (rc < 0)
@@ -297,7 +297,7 @@ static void sort_and_unite(struct txids *t)
 static int collect(struct spool *s, struct txids *t)
 {
 	AUTO(directory) DIR *dir = NULL;
-	const char *name;
+	const char *name = NULL;
 	uint64_t txid;
 	int rc = open_listing(s, &dir);
 
