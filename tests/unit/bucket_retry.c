@@ -119,7 +119,7 @@ static int script_list(struct bucket *b, const char *prefix, const char *after,
 
 	key[0] = after[0] ? (char)(after[0] + 1) : 'a';
 	for (size_t i = 0; i < line->gives; i++, key[0]++) {
-		const struct bucket_object object = {.key = key};
+		const struct bucket_object object = { .key = key };
 		int rc = fn(&object, arg);
 
 		if (rc != 0)
@@ -174,24 +174,17 @@ static const struct bucket_retry_config config = {
 	.sleep_ms = note_pause,
 };
 
-#define WORKS              \
-	{                  \
-		0, 0, NULL \
-	}
-#define FAILS(rc)           \
-	{                   \
-		rc, 0, NULL \
-	}
-#define GIVES(rc, some, etag)  \
-	{                      \
-		rc, some, etag \
-	}
+/* clang-format off */
+#define WORKS			{ 0, 0, NULL }
+#define FAILS(rc)		{ rc, 0, NULL }
+#define GIVES(rc, some, etag)	{ rc, some, etag }
+/* clang-format on */
 
 #define SCRIPT(...)                                                     \
 	{                                                               \
-		.bucket = {.ops = &script_ops, .url = "script://"},     \
-		.lines = (const struct line[]){__VA_ARGS__},            \
-		.n_lines = sizeof((const struct line[]){__VA_ARGS__}) / \
+		.bucket = { .ops = &script_ops, .url = "script://" },   \
+		.lines = (const struct line[]){ __VA_ARGS__ },          \
+		.n_lines = sizeof((const struct line[]){ __VA_ARGS__ }) / \
 			   sizeof(struct line),                         \
 	}
 
@@ -223,7 +216,7 @@ static int get(struct bucket *b, uint64_t offset, uint64_t length,
 
 static void the_bound_doubles_up_to_the_cap(void **state)
 {
-	static const int64_t expected[] = {100, 200, 300, 300, 300};
+	static const int64_t expected[] = { 100, 200, 300, 300, 300 };
 
 	for (unsigned n = 0; n < 5; n++)
 		assert_int_equal(bucket_retry_bound_ms(&config, n),
@@ -304,7 +297,7 @@ static void puts_removals_and_probes_are_tried_again_whole(void **state)
 				       .data = "body",
 				       .fd = -1,
 				       .size = 4};
-	const char *keys[] = {"a", "b"};
+	const char *keys[] = { "a", "b" };
 	struct bucket *b = wrap(&s);
 	unsigned caps = 0;
 
@@ -389,7 +382,7 @@ static void two_objects_are_never_mixed(void **state)
 		SCRIPT(GIVES(-EIO, 3, OURS), FAILS(-ERR_PRECOND));
 	struct script ignores =
 		SCRIPT(GIVES(-EIO, 3, OURS), GIVES(0, 0, THEIRS));
-	struct script *both[] = {&refuses, &ignores};
+	struct script *both[] = { &refuses, &ignores };
 
 	for (int i = 0; i < 2; i++) {
 		AUTO(buf) struct buf got = BUF_INIT(100);
@@ -421,7 +414,7 @@ static int failing_write(struct sink *sink, const void *data, size_t size)
 static void a_failing_sink_is_not_tried_again(void **state)
 {
 	struct script s = SCRIPT(GIVES(0, 0, OURS));
-	struct sink sink = {failing_write};
+	struct sink sink = { failing_write };
 	struct bucket *b = wrap(&s);
 
 	assert_int_equal(bucket_get(b, "key", 0, BUCKET_TO_END, NULL, &sink,
