@@ -233,7 +233,7 @@ static int choose_time(struct choice *c, int64_t timestamp_ms)
 	AUTO(mem) struct archive_file *ends = NULL, *points = NULL;
 	const struct archive_file *point;
 	struct ltx_header last = { 0 };
-	size_t n_ends, n_points, until;
+	size_t n_ends, n_points, until = 0;
 	int rc;
 
 	rc = find_points(c, true, &ends, &n_ends);

@@ -43,11 +43,6 @@ struct fetch {
 	char message[ERROR_MESSAGE_SIZE];
 };
 
-static bool cancelled(const struct fetch *f)
-{
-	return f->config.cancel && *f->config.cancel;
-}
-
 void fetched_cleanup(struct fetched *item)
 {
 	buf_cleanup(&item->memory);
@@ -94,7 +89,7 @@ static int gate_write(struct sink *sink, const void *data, size_t size)
 	g->fetch->bytes += size;
 	stop = g->fetch->stop;
 	(void)pthread_mutex_unlock(&g->fetch->mutex);
-	if (stop || cancelled(g->fetch))
+	if (stop)
 		return error_set(-ECANCELED, "stopped");
 	if (size > g->left)
 		return error_set(-ERR_CORRUPT, "%s is larger than was listed",
@@ -219,6 +214,7 @@ static void deliver(struct fetch *f, size_t i, int rc, struct fetched *item)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&f->mutex);
 
+	(void)held;
 	if (rc == 0) {
 		f->items[i % f->config.parallel] = *item;
 		f->ready[i % f->config.parallel] = true;
@@ -247,6 +243,25 @@ static void *worker(void *arg)
 	return NULL;
 }
 
+/* Signals are for the thread that looks at config.cancel. */
+static int start_threads(struct fetch *f)
+{
+	sigset_t all, old;
+	int err = 0;
+
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
+	while (!err && f->n_threads < f->config.parallel) {
+		err = pthread_create(&f->threads[f->n_threads], NULL, worker,
+				     f);
+		if (!err)
+			f->n_threads++;
+	}
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	errno = err;
+	return err ? error_errno("starting a thread") : 0;
+}
+
 int fetch_start(const struct fetch_config *config,
 		const struct archive_file *plan, size_t n, struct fetch **ret)
 {
@@ -269,12 +284,9 @@ int fetch_start(const struct fetch_config *config,
 	f->threads = calloc(f->config.parallel, sizeof(*f->threads));
 	if (!f->ready || !f->items || !f->threads)
 		return error_set(-ENOMEM, "out of memory");
-	for (; f->n_threads < f->config.parallel; f->n_threads++) {
-		rc = pthread_create(&f->threads[f->n_threads], NULL, worker, f);
-		if (rc != 0)
-			return error_set(-rc, "starting a thread: %s",
-					 strerror(rc));
-	}
+	rc = start_threads(f);
+	if (rc < 0)
+		return rc;
 	*ret = TAKE(f);
 	return 0;
 }
@@ -307,7 +319,7 @@ int fetch_next(struct fetch *f, struct fetched *ret)
 	for (;;) {
 		int rc;
 
-		if (cancelled(f))
+		if (f->config.cancel && *f->config.cancel)
 			return error_set(-ECANCELED, "stopped");
 		rc = poll_next(f, ret);
 		if (f->config.progress)
@@ -322,6 +334,7 @@ uint64_t fetch_bytes(struct fetch *f)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&f->mutex);
 
+	(void)held;
 	return f->bytes;
 }
 

@@ -374,14 +374,15 @@ static void progress_only_grows_and_ends_at_the_total(void **state)
 }
 
 static volatile sig_atomic_t cancel_now;
-static unsigned cancel_after;
+static unsigned calls_until_cancel;
 
-static void cancel_before_get(const char *key, void *arg)
+static void cancel_in_progress(uint64_t done, uint64_t total, void *arg)
 {
-	if (cancel_after-- == 0)
+	if (calls_until_cancel-- == 0)
 		cancel_now = 1;
 }
 
+/* Progress is reported before the first file and after each of the 20. */
 static void a_cancelled_restore_leaves_nothing(void **state)
 {
 	struct world *w = *state;
@@ -390,16 +391,41 @@ static void a_cancelled_restore_leaves_nothing(void **state)
 		world_commit(w, 50, 1, 30);
 	world_put_log(w, 1, 20);
 	w->options.cancel = &cancel_now;
-	w->options.parallel = 1;
-	w->spy.before_get = cancel_before_get;
-	for (unsigned after = 0; after < 20; after++) {
-		cancel_after = after;
+	w->options.progress = cancel_in_progress;
+	for (unsigned calls = 0; calls <= 20; calls++) {
+		calls_until_cancel = calls;
 		cancel_now = 0;
 		world_refuse(w, 0, -ECANCELED, "stopped");
 	}
 	cancel_now = 0;
-	cancel_after = 1000;
+	calls_until_cancel = UINT32_MAX;
 	world_check_latest(w, 20);
+}
+
+static void interrupt_before_get(const char *key, void *arg)
+{
+	if (strstr(key, "0000/000000000000000a"))
+		assert_int_equal(kill(getpid(), SIGUSR1), 0);
+}
+
+static void note_signal(int signal)
+{
+	cancel_now = 1;
+}
+
+static void a_signal_while_files_are_fetched_stops_the_restore(void **state)
+{
+	struct world *w = *state;
+	void (*handler)(int) = signal(SIGUSR1, note_signal);
+
+	for (int i = 0; i < 60; i++)
+		world_commit(w, 50, 1, 30);
+	world_put_log(w, 1, 60);
+	w->options.cancel = &cancel_now;
+	w->spy.before_get = interrupt_before_get;
+	cancel_now = 0;
+	world_refuse(w, 0, -ECANCELED, "stopped");
+	(void)signal(SIGUSR1, handler);
 }
 
 #define WORLD_TEST(f) cmocka_unit_test_setup_teardown(f, world_setup, world_teardown)
@@ -426,6 +452,8 @@ int main(void)
 		WORLD_TEST(a_large_file_passes_through_the_disk),
 		WORLD_TEST(progress_only_grows_and_ends_at_the_total),
 		WORLD_TEST(a_cancelled_restore_leaves_nothing),
+		WORLD_TEST(
+			a_signal_while_files_are_fetched_stops_the_restore),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
