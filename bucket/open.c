@@ -1,7 +1,7 @@
 #include "base/cleanup.h"
-#include "base/error.h"
 #include "bucket/bucket.h"
 #include "bucket/file.h"
+#include "bucket/libs3.h"
 #include "bucket/retry.h"
 #include "bucket/s3.h"
 
@@ -13,8 +13,7 @@ static int open_driver(const struct bucket_url *url, bool create,
 	if (url->scheme == BUCKET_FILE)
 		return bucket_file_new(url, create, ret);
 	if (url->libs3)
-		return error_set(-EOPNOTSUPP, "%s: this build has no driver "
-				 "libs3", url->text);
+		return bucket_libs3_new(url, ret);
 	return bucket_s3_new(url, ret);
 }
 
