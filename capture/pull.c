@@ -132,7 +132,10 @@ static int pull_rewound(struct db *db)
 	log_warn("a commit was taken back; comparing its pages", "db=%s",
 		 log_quote(db->path));
 	db_forget_wal(db);
+	atomic_store(&db->wal_touched, true);
 	rc = db_pull(db);
+	if (rc == 0 && db->wal.commit == 0)
+		rc = db_collect(db); /* only the main file tells the size */
 	if (rc == 0)
 		rc = put_listed(db, before, n);
 	return rc;

@@ -95,6 +95,8 @@ static int vfs_truncate(sqlite3_file *f, sqlite3_int64 size)
 
 static int vfs_sync(sqlite3_file *f, int flags)
 {
+	if (file_of(f)->capture && hooked("sync", file_of(f)->path, 0))
+		return SQLITE_IOERR_FSYNC;
 	return real_of(f)->pMethods->xSync(real_of(f), flags);
 }
 

@@ -24,7 +24,7 @@ struct capture;
 void capture_vfs_use(struct capture *c, const char *directory, int dirfd);
 
 /*
- * Called before each change of a file with what it is ("write", "truncate",
+ * Called before each call with what it is ("write", "truncate", "sync",
  * "unlink") and the path below the directory.  Non-zero: the call fails with
  * that errno and nothing is done.
  */

@@ -373,6 +373,89 @@ static void a_removed_database_is_dropped_and_its_name_comes_back(void **state)
 	assert_int_equal(w->chain.page_size, 512);
 }
 
+/* Every call of this kind on a file ending in suffix fails. */
+struct refusal {
+	const char *what, *suffix;
+};
+
+static int refuse(const char *what, const char *path, uint64_t offset,
+		  void *arg)
+{
+	struct refusal *r = arg;
+	size_t n = strlen(path), m = strlen(r->suffix);
+
+	return strcmp(what, r->what) == 0 && n >= m &&
+			       strcmp(path + n - m, r->suffix) == 0 ?
+		       EIO :
+		       0;
+}
+
+static void a_transaction_whose_journal_stays_is_not_sealed(void **state)
+{
+	struct world *w = *state;
+	struct refusal refusal = { "unlink", "-journal" };
+
+	begin_mode(w, 4096, "DELETE");
+	capture_vfs_set_hook(refuse, &refusal);
+	assert_int_not_equal(try_sql(w, "INSERT INTO t (a) VALUES ('lost')"),
+			     SQLITE_OK);
+	/* The journal is hot: what the main file holds may yet be undone. */
+	assert_int_equal(capture_seal(w->capture, "app.db", NULL), 0);
+	capture_vfs_set_hook(NULL, NULL);
+	(void)sqlite3_close(w->db);
+	open_db(w);
+	sql(w, "SELECT count(*) FROM t");
+	check(w);
+}
+
+static void a_commit_whose_sync_failed_is_taken_back(void **state)
+{
+	struct world *w = *state;
+	struct refusal refusal = { "sync", "-wal" };
+
+	begin_mode(w, 4096, "WAL");
+	sql(w, "PRAGMA synchronous=FULL; INSERT INTO t (a) VALUES ('kept')");
+	check(w);
+	capture_vfs_set_hook(refuse, &refusal);
+	assert_int_not_equal(try_sql(w, "INSERT INTO t (a) VALUES ('lost')"),
+			     SQLITE_OK);
+	capture_vfs_set_hook(NULL, NULL);
+	/* Its frames are a valid chain, so it is sealed; SQLite gave it up. */
+	assert_int_equal(capture_seal(w->capture, "app.db", NULL), 1);
+	sql(w, "UPDATE t SET b = randomblob(7000)");
+	check(w);
+}
+
+static void pages_that_sqlite_never_wrote_are_in_the_batch(void **state)
+{
+	struct world *w = *state;
+
+	begin_mode(w, 1024, "WAL");
+	/* Allocated and freed within a transaction: the size grows, no write. */
+	sql(w, "BEGIN; CREATE TABLE x (b); INSERT INTO x VALUES "
+	       "(randomblob(60000)); DROP TABLE x; COMMIT");
+	check(w);
+	sql(w, "PRAGMA wal_checkpoint(TRUNCATE)");
+	check(w);
+}
+
+static void a_wal_taken_away_takes_its_commits_back(void **state)
+{
+	struct world *w = *state;
+
+	begin_mode(w, 4096, "WAL");
+	sql(w, "PRAGMA wal_checkpoint; INSERT INTO t (a) VALUES ('in the WAL')");
+	check(w);
+	(void)sqlite3_db_config(w->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1,
+				NULL);
+	(void)sqlite3_close(w->db);
+	w->db = NULL;
+	assert_int_equal(capture_unlink(w->capture, w->dirfd, "app.db-wal",
+					"app.db-wal"),
+			 0);
+	check(w);
+}
+
 /* The n-th change of a file ending in suffix fails. */
 struct fault {
 	const char *suffix;
@@ -447,6 +530,18 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_removed_database_is_dropped_and_its_name_comes_back,
 			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_transaction_whose_journal_stays_is_not_sealed, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_commit_whose_sync_failed_is_taken_back, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(
+			pages_that_sqlite_never_wrote_are_in_the_batch, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_wal_taken_away_takes_its_commits_back, set_up,
+			tear_down),
 		cmocka_unit_test(failing_calls_leave_only_committed_states),
 	};
 
