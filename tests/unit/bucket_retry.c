@@ -20,7 +20,7 @@
 #include "bucket/bucket.h"
 #include "bucket/retry.h"
 
-#define OBJECT "0123456789"
+static const char content[] = "0123456789";
 
 /* ETags: of the object that is read, and of one that replaces it. */
 #define OURS   "\"e\""
@@ -77,11 +77,11 @@ static int script_get(struct bucket *b, const char *key, uint64_t offset,
 	const struct line *line =
 		begin(b, "%llu+%lld %s", (unsigned long long)offset,
 		      (long long)length, if_match ? if_match : "any");
-	size_t left = strlen(OBJECT) - (size_t)offset;
+	size_t left = strlen(content) - (size_t)offset;
 
 	if (line->rc != 0 && line->gives == 0 && !line->etag)
 		return end(line);
-	ret->size = strlen(OBJECT);
+	ret->size = strlen(content);
 	(void)snprintf(ret->etag, sizeof(ret->etag), "%s",
 		       line->etag ? line->etag : "");
 	if (length < left)
@@ -89,7 +89,7 @@ static int script_get(struct bucket *b, const char *key, uint64_t offset,
 	if (line->rc != 0)
 		left = line->gives;
 	for (size_t i = 0; i < left; i++) {
-		int rc = sink_write(sink, OBJECT + offset + i, 1);
+		int rc = sink_write(sink, content + offset + i, 1);
 
 		if (rc < 0)
 			return rc;
@@ -119,8 +119,8 @@ static int script_list(struct bucket *b, const char *prefix, const char *after,
 
 	key[0] = after[0] ? (char)(after[0] + 1) : 'a';
 	for (size_t i = 0; i < line->gives; i++, key[0]++) {
-		const struct bucket_object object = { .key = key };
-		int rc = fn(&object, arg);
+		const struct bucket_object one = { .key = key };
+		int rc = fn(&one, arg);
 
 		if (rc != 0)
 			return rc;
@@ -336,7 +336,7 @@ static void to_the_end_stays_to_the_end(void **state)
 	struct bucket *b = wrap(&s);
 
 	assert_int_equal(get(b, 0, BUCKET_TO_END, OURS, &got), 0);
-	assert_string_equal(got.data, OBJECT);
+	assert_string_equal(got.data, content);
 	assert_string_equal(s.seen[0], "0+-1 \"e\"");
 	assert_string_equal(s.seen[1], "3+-1 \"e\"");
 	finish(b, &s);
@@ -354,7 +354,7 @@ static void progress_counts_tries_anew(void **state)
 	struct bucket *b = wrap(&s);
 
 	assert_int_equal(get(b, 0, BUCKET_TO_END, NULL, &got), 0);
-	assert_string_equal(got.data, OBJECT);
+	assert_string_equal(got.data, content);
 	finish(b, &s);
 }
 
@@ -366,7 +366,7 @@ static void a_break_after_the_last_byte_is_no_failure(void **state)
 	struct bucket *b = wrap(&whole);
 
 	assert_int_equal(get(b, 0, BUCKET_TO_END, NULL, &got), 0);
-	assert_string_equal(got.data, OBJECT);
+	assert_string_equal(got.data, content);
 	finish(b, &whole);
 	b = wrap(&range);
 	buf_reset(&got);
