@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,11 +39,11 @@ static sqlite3_file *real_of(sqlite3_file *f)
 	return file_of(f)->real;
 }
 
-static int hooked(const char *what, const char *path, uint64_t offset)
+static bool hooked(const char *what, const char *path, uint64_t offset)
 {
 	if (!vfs_state.hook)
-		return 0;
-	return vfs_state.hook(what, path, offset, vfs_state.hook_arg);
+		return false;
+	return vfs_state.hook(what, path, offset, vfs_state.hook_arg) != 0;
 }
 
 static int vfs_close(sqlite3_file *f)
@@ -68,27 +69,27 @@ static int vfs_write(sqlite3_file *f, const void *data, int n,
 		     sqlite3_int64 offset)
 {
 	struct file *file = file_of(f);
-	int error;
+	bool fails;
 	ssize_t rc;
 
 	if (!file->capture)
 		return real_of(f)->pMethods->xWrite(real_of(f), data, n, offset);
-	error = hooked("write", file->path, (uint64_t)offset);
-	if (error)
-		return error == ENOSPC ? SQLITE_FULL : SQLITE_IOERR_WRITE;
-	rc = capture_write(file->capture, file->fd, data, (size_t)n,
-			   (uint64_t)offset);
+	fails = hooked("write", file->path, (uint64_t)offset);
+	rc = capture_write(file->capture, fails ? -1 : file->fd, data,
+			   (size_t)n, (uint64_t)offset);
 	return rc == n ? SQLITE_OK : SQLITE_IOERR_WRITE;
 }
 
 static int vfs_truncate(sqlite3_file *f, sqlite3_int64 size)
 {
 	struct file *file = file_of(f);
+	bool fails;
 
 	if (!file->capture)
 		return real_of(f)->pMethods->xTruncate(real_of(f), size);
-	if (hooked("truncate", file->path, (uint64_t)size) ||
-	    capture_truncate(file->capture, file->fd, (uint64_t)size) < 0)
+	fails = hooked("truncate", file->path, (uint64_t)size);
+	if (capture_truncate(file->capture, fails ? -1 : file->fd,
+			     (uint64_t)size) < 0)
 		return SQLITE_IOERR_TRUNCATE;
 	return SQLITE_OK;
 }
@@ -220,13 +221,14 @@ static int vfs_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *f,
 static int vfs_delete(sqlite3_vfs *vfs, const char *path, int sync_dir)
 {
 	const char *name = below(path);
+	bool fails;
 	int rc;
 
 	if (!name)
 		return vfs_state.real->xDelete(vfs_state.real, path, sync_dir);
-	if (hooked("unlink", name, 0))
-		return SQLITE_IOERR_DELETE;
-	rc = capture_unlink(vfs_state.capture, vfs_state.dirfd, name, name);
+	fails = hooked("unlink", name, 0);
+	rc = capture_unlink(vfs_state.capture, fails ? -1 : vfs_state.dirfd,
+			    name, name);
 	if (rc == -ENOENT)
 		return SQLITE_IOERR_DELETE_NOENT;
 	return rc < 0 ? SQLITE_IOERR_DELETE : SQLITE_OK;

@@ -25,8 +25,8 @@ void capture_vfs_use(struct capture *c, const char *directory, int dirfd);
 
 /*
  * Called before each call with what it is ("write", "truncate", "sync",
- * "unlink") and the path below the directory.  Non-zero: the call fails with
- * that errno and nothing is done.
+ * "unlink") and the path below the directory.  Non-zero: capture's call is made,
+ * but the system call in it fails.
  */
 typedef int (*capture_vfs_hook)(const char *what, const char *path,
 				uint64_t offset, void *arg);
