@@ -21,7 +21,7 @@ LITEBUCKET = pathlib.Path(
     os.environ.get("LITEBUCKET", ROOT / "build" / "dev" / "litebucket")
 ).resolve()
 
-OBJECT = re.compile(r"^(?P<db>.+)/(?:ltx/)?(?P<level>[0-9]+)/(?P<min>[0-9a-f]{16})-(?P<max>[0-9a-f]{16})\.ltx$")
+OBJECT = re.compile(r"^(?P<db>.+?)/(?:ltx/)?(?P<level>[0-9]+)/(?P<min>[0-9a-f]{16})-(?P<max>[0-9a-f]{16})\.ltx$")
 SANITIZER = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:")
 
 # No single step of a test takes this long, whatever machine it is.
@@ -224,8 +224,10 @@ class Mount:
         return self.point / name
 
     def __enter__(self):
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.point.mkdir(parents=True, exist_ok=True)
+        # Not through a dead mount of an earlier life, which start() clears.
+        if not is_mounted(self.point):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.point.mkdir(parents=True, exist_ok=True)
         self.start()
         return self
 
@@ -320,8 +322,10 @@ class MountFailed(Exception):
 
 
 def is_mounted(point):
+    """Is there a FUSE mount?  A disk may be mounted at the same place."""
     with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
-        return any(line.split()[1] == str(point) for line in mounts)
+        fields = [line.split() for line in mounts]
+    return any(at == str(point) and kind.startswith("fuse") for _, at, kind, *_ in fields)
 
 
 def eventually(condition, seconds, describe):
