@@ -242,7 +242,8 @@ static void set_callbacks(CURL *curl, struct exchange *x)
  * There is no seek callback on purpose.  When a kept connection turns out to
  * be dead, libcurl sends the request again by itself; a conditional put must
  * not be sent again without its caller knowing.  As the body cannot be rewound
- * it fails instead, and bucket_retry decides.
+ * it fails instead, and bucket_retry decides.  An empty body needs no
+ * rewinding, so it goes over a connection of its own.
  */
 static void set_method(CURL *curl, const struct http_request *request)
 {
@@ -250,6 +251,8 @@ static void set_method(CURL *curl, const struct http_request *request)
 	(void)curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
 	if (request->body) {
 		(void)curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
+		(void)curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT,
+				       request->body->size == 0 ? 1L : 0L);
 		(void)curl_easy_setopt(curl, CURLOPT_INFILESIZE_LARGE,
 				       (curl_off_t)request->body->size);
 		(void)curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST,

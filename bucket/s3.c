@@ -132,10 +132,11 @@ static int begin_get(void *arg, const struct http_response *response)
 	return 0;
 }
 
+/* Some stores ignore a range that ends where no int64_t can. */
 static void format_range(uint64_t offset, uint64_t length,
 			 char ret[RANGE_SIZE])
 {
-	if (length == BUCKET_TO_END || length > UINT64_MAX - offset)
+	if (length > INT64_MAX || offset > INT64_MAX - length)
 		(void)snprintf(ret, RANGE_SIZE, "bytes=%" PRIu64 "-", offset);
 	else
 		(void)snprintf(ret, RANGE_SIZE, "bytes=%" PRIu64 "-%" PRIu64,

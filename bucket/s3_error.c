@@ -228,7 +228,7 @@ static say_fn by_status(const struct failure *f)
 static void make_printable(char *text)
 {
 	for (; *text; text++)
-		if (*text < ' ' || *text == 0x7f)
+		if (*text < ' ' || *text > '~')
 			*text = '?';
 }
 

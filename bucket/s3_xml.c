@@ -90,7 +90,7 @@ static void XMLCALL on_doctype(void *arg, const XML_Char *name,
 
 static int parse(struct document *doc, const char *data, size_t size)
 {
-	if (!data || size > INT32_MAX)
+	if (size == 0 || size > INT32_MAX)
 		return error_set(-ERR_CORRUPT, "it is empty");
 	doc->parser = XML_ParserCreate(NULL);
 	if (!doc->parser)
