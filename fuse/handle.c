@@ -97,8 +97,8 @@ static int acquire(struct handles *h, struct inode *inode,
 	rc = inode_path(h->inodes, inode, path);
 	if (rc == 0)
 		rc = capture_file_get(h->capture, path, ret);
-	else if (rc == -ENOENT)
-		rc = 0;
+	else
+		rc = 0; /* no name, or none that capture could use */
 	if (rc < 0)
 		(void)unshare_file(h->inodes, inode);
 	else

@@ -7,7 +7,8 @@
  *
  * A handle is one open(2) of a regular file: a descriptor of the backing file,
  * and what capture knows of it, which all handles of an inode share.  It is
- * not captured (NULL) if the file had no name any more when it was opened.
+ * not captured (NULL) if the file had no name any more when it was opened, or
+ * its path is longer than a path can be.
  *
  * All handles are in a list, so that a mount that ends with files open can
  * take leave of capture in order.

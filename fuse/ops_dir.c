@@ -53,7 +53,7 @@ static int open_directory(struct inode *inode, struct directory **ret)
 static void op_opendir(fuse_req_t req, fuse_ino_t number,
 		       struct fuse_file_info *fi)
 {
-	struct directory *d;
+	struct directory *d = NULL;
 	int rc = open_directory(inode_of_request(req, number), &d);
 
 	if (rc < 0) {

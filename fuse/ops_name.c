@@ -124,10 +124,13 @@ static void unlink_now(fuse_req_t req, struct inode *parent, const char *name)
 {
 	struct mount *m = mount_of(req);
 	char path[INODE_PATH_SIZE];
-	int rc = inode_child_path(&m->inodes, parent, name, path);
+	int rc;
 
-	if (rc == 0)
+	/* Capture has nothing to do with a path longer than a path can be. */
+	if (inode_child_path(&m->inodes, parent, name, path) == 0)
 		rc = capture_unlink(m->config.capture, parent->fd, name, path);
+	else
+		rc = unlinkat(parent->fd, name, 0) < 0 ? -errno : 0;
 	if (rc == 0)
 		inode_unlinked(&m->inodes, parent, name);
 	reply_result(req, rc);
@@ -175,14 +178,15 @@ static int rename_captured(struct mount *m, const struct name_task *t,
 	char path[INODE_PATH_SIZE], new_path[INODE_PATH_SIZE];
 	int rc;
 
-	rc = inode_child_path(&m->inodes, t->parent, t->name, path);
-	if (rc == 0)
-		rc = inode_child_path(&m->inodes, t->new_parent, t->new_name,
-				      new_path);
-	if (rc == 0)
+	if (inode_child_path(&m->inodes, t->parent, t->name, path) == 0 &&
+	    inode_child_path(&m->inodes, t->new_parent, t->new_name,
+			     new_path) == 0)
 		rc = capture_rename(m->config.capture, t->parent->fd, t->name,
 				    path, t->new_parent->fd, t->new_name,
 				    new_path, t->flags);
+	else
+		rc = renameat2(t->parent->fd, t->name, t->new_parent->fd,
+			       t->new_name, t->flags) < 0 ? -errno : 0;
 	if (rc < 0)
 		return rc;
 	if (t->flags & RENAME_EXCHANGE)
