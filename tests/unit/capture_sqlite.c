@@ -457,6 +457,62 @@ static void a_wal_taken_away_takes_its_commits_back(void **state)
 	check(w);
 }
 
+/* One file of the directory, written without SQLite. */
+struct raw {
+	struct capture_file *file;
+	int fd;
+};
+
+static struct raw raw_open(struct world *w, const char *name)
+{
+	struct raw r = { .fd = openat(w->dirfd, name, O_RDWR | O_CREAT, 0600) };
+
+	assert_true(r.fd >= 0);
+	assert_int_equal(capture_file_get(w->capture, name, &r.file), 0);
+	capture_opened(r.file, true);
+	return r;
+}
+
+static void raw_close(struct raw *r)
+{
+	capture_closed(r->file, true);
+	capture_file_put(r->file);
+	(void)close(r->fd);
+}
+
+static void pages_that_only_the_header_counts_are_in_the_batch(void **state)
+{
+	static const uint8_t live[12] = { 0xd9, 0xd5, 0x05, 0xf9,
+					  0x20, 0xa1, 0x63, 0xd7 };
+	struct world *w = *state;
+	struct raw main_file, journal;
+	uint8_t page[4096];
+
+	begin_mode(w, 4096, "DELETE");
+	(void)sqlite3_close(w->db);
+	w->db = NULL;
+	main_file = raw_open(w, "app.db");
+	journal = raw_open(w, "app.db-journal");
+	assert_int_equal(pread(main_file.fd, page, sizeof(page), 0), 4096);
+	page[31] = (uint8_t)(page[31] + 3); /* the size in pages */
+	assert_int_equal(capture_write(journal.file, journal.fd, live, 12, 0),
+			 12);
+	assert_int_equal(capture_write(main_file.file, main_file.fd, page, 4096,
+				       0),
+			 4096);
+	assert_int_equal(capture_truncate(main_file.file, main_file.fd,
+					  page[31] * 4096u),
+			 0);
+	assert_int_equal(capture_unlink(w->capture, w->dirfd, "app.db-journal",
+					"app.db-journal"),
+			 0);
+	raw_close(&journal);
+	raw_close(&main_file);
+	assert_int_equal(capture_seal(w->capture, "app.db", NULL), 1);
+	check(w);
+	assert_int_equal(w->chain.commit, page[31]);
+}
+
 /* The n-th change of a file ending in suffix fails. */
 struct fault {
 	const char *suffix;
@@ -540,6 +596,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			pages_that_sqlite_never_wrote_are_in_the_batch, set_up,
 			tear_down),
+		cmocka_unit_test_setup_teardown(
+			pages_that_only_the_header_counts_are_in_the_batch,
+			set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			a_wal_taken_away_takes_its_commits_back, set_up,
 			tear_down),
