@@ -1,29 +1,18 @@
 #include <fcntl.h>
-#include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "bucket/url.h"
 #include "cli/node.h"
-#include "cli/paths.h"
+#include "cli/place.h"
 #include "cli/ready.h"
-#include "cli/report.h"
 #include "cli/signals.h"
-#include "fuse/control.h"
-#include "fuse/mountpoint.h"
 
 #include "cli/cli.h"
 
+/* What a thread in the middle of a request gets beyond stop-timeout. */
 enum {
-	STATUS_MAX = 16 << 20,
-	/* What a thread in the middle of a request gets beyond stop-timeout. */
-	STOP_GRACE_MS = 2000,
+	STOP_GRACE_MS = 2000
 };
 
 struct mount_settings {
@@ -61,161 +50,20 @@ static const struct option mount_options[] = {
 	{0},
 };
 
-/*
- * What is mounted
- * ---------------
- */
-
-/* Resolved before the mount. */
-struct place {
-	char *directory;
-	char *mountpoint;
-	int dirfd;
-};
-
-static void place_cleanup(struct place *place)
-{
-	free(place->directory);
-	free(place->mountpoint);
-	fd_cleanup(&place->dirfd);
-}
-
-static bool is_url(const char *text)
-{
-	return strstr(text, "://") != NULL;
-}
-
-/* The usual slips of a first try get a sentence of their own. */
-static int check_operands(const char *directory, const char *url)
-{
-	if (is_url(directory) && !is_url(url))
-		return error_set(-ERR_USAGE,
-				 "the directory comes first: "
-				 "litebucket mount '%s' '%s'",
-				 url, directory);
-	if (is_url(directory))
-		return error_set(-ERR_USAGE,
-				 "'%s' is a URL; DIR is a local directory",
-				 directory);
-	return 0;
-}
-
-/*
- * A second daemon over the same mount would write its state into the first
- * one's databases.
- */
-static int check_unmounted(const char *directory)
-{
-	AUTO(buf) struct buf reply = BUF_INIT(STATUS_MAX);
-	int rc = control_call(directory, CONTROL_STATUS, &reply);
-
-	if (rc < 0 && rc != -EFBIG)
-		return 0;
-	return error_set(-EBUSY,
-			 "it is in a litebucket mount already; see "
-			 "'litebucket status %s'",
-			 directory);
-}
-
-static int open_directory(const char *directory, int *ret_fd)
-{
-	AUTO(fd) int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0 && errno == ENOENT)
-		return error_set(-ENOENT, "there is no such directory; create "
-					  "it first");
-	if (fd < 0)
-		return error_errno("opening it");
-	if (faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
-		return error_errno("writing to it");
-	*ret_fd = TAKE_FD(fd);
-	return 0;
-}
-
-static int check_mountpoint(const struct place *place)
-{
-	struct stat st;
-
-	if (stat(place->mountpoint, &st) < 0)
-		return error_errno("the mountpoint '%s'", place->mountpoint);
-	if (!S_ISDIR(st.st_mode))
-		return error_set(-ENOTDIR,
-				 "the mountpoint '%s' is no directory",
-				 place->mountpoint);
-	if (strcmp(place->mountpoint, place->directory) != 0 &&
-	    paths_within(place->mountpoint, place->directory))
-		return error_set(-ERR_USAGE,
-				 "the mountpoint '%s' lies inside '%s', and so "
-				 "would contain itself; take one outside, or "
-				 "leave --mountpoint out to mount over DIR",
-				 place->mountpoint, place->directory);
-	return 0;
-}
-
-/* A file:// bucket inside the mount would replicate itself. */
-static int check_bucket_apart(const struct place *place, const char *text)
-{
-	AUTO(bucket_url) struct bucket_url url = {0};
-	AUTO(mem) char *path = NULL;
-	int rc = bucket_url_parse(text, &url);
-
-	if (rc < 0 || url.scheme != BUCKET_FILE)
-		return rc;
-	rc = paths_resolve(url.path, &path);
-	if (rc < 0)
-		return error_wrap(rc, "the bucket '%s'", text);
-	if (paths_within(path, place->directory) ||
-	    paths_within(place->directory, path) ||
-	    paths_within(path, place->mountpoint) ||
-	    paths_within(place->mountpoint, path))
-		return error_set(-ERR_USAGE,
-				 "the bucket '%s' and the mounted directory "
-				 "must lie apart, not one inside the other",
-				 text);
-	return 0;
-}
-
-static int find_place(const struct mount_settings *s, char **operands,
-		      struct place *ret)
-{
-	const char *mountpoint = s->mountpoint ? s->mountpoint : operands[0];
-	int rc = check_operands(operands[0], operands[1]);
-
-	if (rc == 0)
-		rc = paths_resolve(operands[0], &ret->directory);
-	/* What a crash left over DIR would hide the directory beneath. */
-	if (rc == 0)
-		rc = mountpoint_remove_dead(ret->directory);
-	if (rc == 0)
-		rc = check_unmounted(ret->directory);
-	if (rc == 0)
-		rc = open_directory(ret->directory, &ret->dirfd);
-	if (rc == 0)
-		rc = paths_resolve(mountpoint, &ret->mountpoint);
-	if (rc == 0)
-		rc = check_mountpoint(ret);
-	if (rc == 0)
-		rc = check_bucket_apart(ret, operands[1]);
-	/* A daemon that stood inside the mount could not be unmounted. */
-	if (rc == 0 && chdir("/") < 0)
-		rc = error_errno("changing to /");
-	return rc;
-}
-
-/*
- * The life of the mount
- * ---------------------
- */
-
 /* Static, because the signal thread may look at it until the very end. */
 static struct node node;
 
-static void stop(void *arg)
+static void stop(void)
 {
-	(void)arg;
 	signals_deadline(node.config.stop_timeout_ms + STOP_GRACE_MS);
 	ready_withdraw();
 	node_stop(&node);
+}
+
+/* What is left to be done without waiting is done if there is a mount. */
+static void hurry(void)
+{
+	signals_deadline(node_hurry(&node) ? STOP_GRACE_MS : 0);
 }
 
 static void ready(size_t databases, void *arg)
@@ -243,7 +91,7 @@ static int finish(int rc)
 	}
 	if (!atomic_load(&node.stopping)) {
 		log_info("unmounted by somebody else; stopping", NULL);
-		stop(NULL);
+		stop();
 	}
 	rc = node_close(&node);
 	if (rc < 0) {
@@ -287,7 +135,7 @@ static int serve(const struct mount_settings *s, const struct place *place,
 
 	node_init(&node, &config);
 	signals_block();
-	rc = signals_start(stop, NULL);
+	rc = signals_start(stop, hurry);
 	if (rc == 0)
 		rc = node_open(&node);
 	if (rc == 0)
@@ -304,7 +152,7 @@ static int run(const void *settings, char **operands)
 	log_set_level(s->log_level);
 	if (s->ready_fd >= 0)
 		(void)fcntl(s->ready_fd, F_SETFD, FD_CLOEXEC);
-	rc = find_place(s, operands, &place);
+	rc = place_find(operands[0], s->mountpoint, operands[1], &place);
 	if (rc < 0)
 		return cli_fail(error_wrap(rc, "mounting '%s'", operands[0]));
 	rc = serve(s, &place, operands[1]);

@@ -285,6 +285,17 @@ void node_stop(struct node *n)
 		mount_stop(n->mount);
 }
 
+bool node_hurry(struct node *n)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+	(void)held;
+	atomic_store(&n->stop_at_ms, clock_monotonic_ms());
+	if (n->mount)
+		mount_stop(n->mount);
+	return n->mount != NULL;
+}
+
 /*
  * The way down
  * ------------

@@ -94,6 +94,12 @@ int node_serve(struct node *n);
 void node_stop(struct node *n);
 
 /*
+ * After node_stop(): wait for nothing any more, neither files nor the bucket.
+ * False: it is unmounted already.
+ */
+bool node_hurry(struct node *n);
+
+/*
  * Unmount, seal, and send while time lasts.  An error: something stays in the
  * spool; the log says what.  What was never mounted is only closed.
  */

@@ -1,6 +1,5 @@
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -13,8 +12,8 @@
 
 /* Written before the thread starts. */
 static struct {
-	void (*stop)(void *arg);
-	void *arg;
+	void (*stop)(void);
+	void (*hurry)(void);
 } handler;
 
 static void fill(sigset_t *ret)
@@ -34,39 +33,43 @@ void signals_block(void)
 	(void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
+static void end(const char *why)
+{
+	log_error(why, NULL);
+	_exit(CLI_FAILED);
+}
+
 static void *take_signals(void *unused)
 {
-	bool stopping = false;
+	unsigned taken = 0;
 	sigset_t set;
 	int number;
 
 	(void)unused;
 	fill(&set);
 	while (sigwait(&set, &number) == 0) {
-		if (number == SIGALRM) {
-			log_error("not done in time; ending as it is", NULL);
-			_exit(CLI_FAILED);
-		}
-		if (stopping) {
-			log_warn("a second signal; ending as it is",
-				 "signal=%s", sigabbrev_np(number));
-			_exit(CLI_FAILED);
-		}
-		stopping = true;
-		log_info("stopping", "signal=%s", sigabbrev_np(number));
-		handler.stop(handler.arg);
+		if (number == SIGALRM)
+			end("out of time; ending as it is");
+		if (taken == 2)
+			end("a third signal; ending as it is");
+		log_info(taken ? "stopping at once" : "stopping", "signal=%s",
+			 sigabbrev_np(number));
+		if (taken++)
+			handler.hurry();
+		else
+			handler.stop();
 	}
 	return NULL;
 }
 
-int signals_start(void (*stop)(void *arg), void *arg)
+int signals_start(void (*stop)(void), void (*hurry)(void))
 {
 	pthread_t thread;
 	int rc;
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	handler.stop = stop;
-	handler.arg = arg;
+	handler.hurry = hurry;
 	rc = pthread_create(&thread, NULL, take_signals, NULL);
 	if (rc != 0)
 		return error_set(-rc, "starting a thread: %s", strerror(rc));

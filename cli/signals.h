@@ -6,8 +6,8 @@
  * ========================
  *
  * SIGTERM, SIGINT and SIGHUP are taken by one thread.  The first asks for an
- * end in order; the second, or a deadline that passes, ends the process at
- * once, which is safe at any moment: it is what a crash would be.
+ * end in order, the second for haste; the third, or a deadline that passes,
+ * ends the process, which is safe at any moment: it is what a crash would be.
  *
  * signals_block() comes first, before any other thread exists, so that every
  * thread inherits its mask.
@@ -16,10 +16,16 @@
 
 void signals_block(void);
 
-/* stop is called in the signal thread, once.  SIGPIPE is ignored from here. */
-int signals_start(void (*stop)(void *arg), void *arg);
+/*
+ * Both are called in the signal thread, at the first and the second signal.
+ * SIGPIPE is ignored from here.
+ */
+int signals_start(void (*stop)(void), void (*hurry)(void));
 
-/* End the process this much later, whatever it is doing then. */
+/*
+ * End the process this much later, whatever it is doing then.  Replaces an
+ * earlier deadline.
+ */
 void signals_deadline(int64_t ms);
 
 #endif

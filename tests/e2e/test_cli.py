@@ -388,6 +388,12 @@ def test_a_live_mount_is_not_mounted_again(example, work):
     assert not (work / "other").exists()
 
 
+def test_a_directory_above_a_live_mount_is_refused(example, work):
+    data, _ = example
+    mount_refused(FAILED, f"at '{re.escape(str(data.point))}'", work,
+                  f"file://{work.parent}/other-bucket")
+
+
 def test_relative_paths_and_slashes_mean_what_they_say(file_bucket, work):
     (work / "data").mkdir()
     ready, child = os.pipe()
