@@ -15,8 +15,8 @@ struct bucket_info;
  * equal, because the header's node id holds a random number of each batch (R2).
  *
  * 0: the batch is in the bucket.  -ERR_FENCED: another writer's is, and stays.
- * Anything else leaves open what happened: call again.  ret gets the date of
- * the reply, also on failure 0 if there is none.
+ * Anything else leaves open what happened: call again.  ret always gets the
+ * last reply's date_ms, 0 if there was none.
  */
 int slot_put(struct bucket *b, const char *db, const struct batch *batch,
 	     struct bucket_info *ret);

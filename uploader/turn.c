@@ -262,12 +262,8 @@ static bool beyond_repair(int rc)
 
 /* What to say of a failure; NULL: nothing new. */
 static const char *news(const struct uploader_db *db, enum outcome outcome,
-			int rc)
+			bool slow)
 {
-	bool slow = !bucket_transient(rc);
-
-	if (outcome == NOT_SENT && beyond_repair(rc))
-		return "upload stopped";
 	if (db->failures > 0 && (db->slow || !slow))
 		return NULL;
 	if (outcome == NOT_SEALED)
@@ -283,18 +279,17 @@ static const char *news(const struct uploader_db *db, enum outcome outcome,
  */
 static void log_end(const struct uploader_db *db, enum outcome outcome, int rc)
 {
-	const char *message;
+	const char *path = log_quote(db->path);
+	const char *error = log_quote(error_message());
+	const char *message = news(db, outcome, !bucket_transient(rc));
 
-	if (rc == 0) {
-		if (db->failures > 0)
-			log_info("uploading again", "db=%s failures=%u",
-				 log_quote(db->path), db->failures);
-		return;
-	}
-	message = news(db, outcome, rc);
-	if (message)
-		log_warn(message, "db=%s error=%s", log_quote(db->path),
-			 log_quote(error_message()));
+	if (rc == 0 && db->failures > 0)
+		log_info("uploading again", "db=%s failures=%u", path,
+			 db->failures);
+	else if (outcome == NOT_SENT && beyond_repair(rc))
+		log_error("upload stopped", "db=%s error=%s", path, error);
+	else if (rc < 0 && message)
+		log_warn(message, "db=%s error=%s", path, error);
 }
 
 static void fail(struct uploader *u, struct uploader_db *db,

@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -62,6 +63,7 @@ int uploader_new(const struct uploader_config *config, struct uploader **ret)
 	struct uploader *u = calloc(1, sizeof(*u));
 	int rc;
 
+	assert(config->bucket && config->seal && config->connections > 0);
 	if (!u)
 		return error_set(-ENOMEM, "no memory for the uploader");
 	u->config = *config;

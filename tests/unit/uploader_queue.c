@@ -21,6 +21,8 @@ struct fixture {
 	pthread_t threads[THREADS];
 	atomic_int ids[THREADS]; /* the kernel's */
 	atomic_int taken;
+	bool running;
+	int64_t work_ms; /* what a thread does with each entry */
 };
 
 static struct fixture f;
@@ -30,8 +32,12 @@ static void *take_all(void *arg)
 {
 	f.ids[atomic_fetch_add(&started, 1)] = gettid();
 	(void)lock(&f.lock);
-	while (queue_take(&f.queue))
+	while (queue_take(&f.queue)) {
 		atomic_fetch_add(&f.taken, 1);
+		(void)pthread_mutex_unlock(&f.lock);
+		clock_sleep_ms(f.work_ms);
+		(void)lock(&f.lock);
+	}
 	(void)pthread_mutex_unlock(&f.lock);
 	return NULL;
 }
@@ -43,12 +49,6 @@ static int set_up(void **state)
 	return queue_init(&f.queue, &f.lock);
 }
 
-static int tear_down(void **state)
-{
-	queue_destroy(&f.queue);
-	return 0;
-}
-
 static void start_threads(void)
 {
 	started = 0;
@@ -57,6 +57,7 @@ static void start_threads(void)
 			pthread_create(&f.threads[i], NULL, take_all, NULL), 0);
 	clock_sleep_ms(200);
 	assert_int_equal(started, THREADS);
+	f.running = true;
 }
 
 static void stop_threads(void)
@@ -64,8 +65,16 @@ static void stop_threads(void)
 	(void)lock(&f.lock);
 	queue_close(&f.queue);
 	(void)pthread_mutex_unlock(&f.lock);
-	for (int i = 0; i < THREADS; i++)
+	for (int i = 0; f.running && i < THREADS; i++)
 		pthread_join(f.threads[i], NULL);
+	f.running = false;
+}
+
+static int tear_down(void **state)
+{
+	stop_threads();
+	queue_destroy(&f.queue);
+	return 0;
 }
 
 static void put(struct queue_entry *e, int64_t due_ms)
@@ -97,6 +106,17 @@ static unsigned long count_sleeps(void)
 	return all;
 }
 
+/* Asserts nothing while the lock is held. */
+static struct queue_entry *take(void)
+{
+	struct queue_entry *e;
+
+	(void)lock(&f.lock);
+	e = queue_take(&f.queue);
+	(void)pthread_mutex_unlock(&f.lock);
+	return e;
+}
+
 static void entries_come_by_time_and_then_by_arrival(void **state)
 {
 	struct queue_entry e[5] = { 0 };
@@ -108,10 +128,8 @@ static void entries_come_by_time_and_then_by_arrival(void **state)
 	put(&e[2], now - 5);
 	put(&e[3], now - 9);
 	put(&e[4], now - 5);
-	(void)lock(&f.lock);
 	for (int i = 0; i < 5; i++)
-		assert_ptr_equal(queue_take(&f.queue), &e[order[i]]);
-	(void)pthread_mutex_unlock(&f.lock);
+		assert_ptr_equal(take(), &e[order[i]]);
 }
 
 static void an_entry_can_be_moved(void **state)
@@ -122,11 +140,9 @@ static void an_entry_can_be_moved(void **state)
 	put(&e[0], now - 1);
 	put(&e[1], now + 60000);
 	put(&e[1], now - 2);
-	(void)lock(&f.lock);
-	assert_ptr_equal(queue_take(&f.queue), &e[1]);
+	assert_ptr_equal(take(), &e[1]);
 	assert_false(e[1].queued);
-	assert_ptr_equal(queue_take(&f.queue), &e[0]);
-	(void)pthread_mutex_unlock(&f.lock);
+	assert_ptr_equal(take(), &e[0]);
 }
 
 static void an_earlier_entry_wakes_the_watch(void **state)
@@ -134,7 +150,7 @@ static void an_earlier_entry_wakes_the_watch(void **state)
 	struct queue_entry late = { 0 }, early = { 0 };
 
 	start_threads();
-	put(&late, clock_monotonic_ms() + 60000);
+	put(&late, clock_monotonic_ms() + 600000);
 	clock_sleep_ms(50);
 	put(&early, clock_monotonic_ms() + 20);
 	for (int i = 0; i < 100 && !f.taken; i++)
@@ -156,6 +172,22 @@ static void all_that_is_due_is_taken_however_it_comes(void **state)
 		clock_sleep_ms(20);
 	assert_int_equal(f.taken, 200);
 	stop_threads();
+}
+
+static void while_one_works_another_keeps_watch(void **state)
+{
+	struct queue_entry e[THREADS] = { 0 };
+	int64_t now;
+
+	f.work_ms = 3000;
+	start_threads();
+	now = clock_monotonic_ms();
+	for (int i = 0; i < THREADS; i++)
+		put(&e[i], now + 50 + 50 * i);
+	for (int i = 0; i < 100 && f.taken < THREADS; i++)
+		clock_sleep_ms(20);
+	assert_int_equal(f.taken, THREADS);
+	assert_in_range(clock_monotonic_ms() - now, 200, 2500);
 }
 
 static void an_empty_queue_wakes_nobody(void **state)
@@ -193,6 +225,7 @@ int main(void)
 		TEST(an_entry_can_be_moved),
 		TEST(an_earlier_entry_wakes_the_watch),
 		TEST(all_that_is_due_is_taken_however_it_comes),
+		TEST(while_one_works_another_keeps_watch),
 		TEST(an_empty_queue_wakes_nobody),
 		TEST(one_entry_wakes_one_thread_or_two),
 	};
