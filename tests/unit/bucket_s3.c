@@ -6,6 +6,7 @@
  * it the program says so and is skipped, except under CI, where it must run.
  */
 #include "bucket/s3.h"
+#include "bucket/s3_request.h"
 #include "bucket/url.h"
 #include "tests/unit/bucket_contract.h"
 #include "tests/unit/bucket_store.h"
@@ -164,6 +165,81 @@ static void virtual_host_style_reaches_the_same_objects(void **state)
 	contract_remove_all(by_host);
 }
 
+/* One request to the bucket itself, with our own signature. */
+static int ask_bucket(const struct s3_store *store, const char *method,
+		      const char *parameter, const char *text)
+{
+	AUTO(http_response) struct http_response response = { 0 };
+	struct s3_request request = s3_request(store, method, NULL);
+	struct http_body body = { .data = text, .size = strlen(text) };
+
+	if (parameter)
+		s3_request_query(&request, parameter, "");
+	request.body = &body;
+	return s3_request_send(&request, clock_wall_ms(), &response);
+}
+
+/*
+ * A new bucket in which the store keeps old versions; its name into ret.  It
+ * stays, as its versions do.  Some stores cannot: -EOPNOTSUPP.
+ */
+static int make_versioned_bucket(char ret[64])
+{
+	AUTO(bucket_url) struct bucket_url url = { 0 };
+	AUTO(s3_store) struct s3_store *store = NULL;
+
+	(void)snprintf(ret, 64, "versioned-%s", store_new_prefix());
+	contract_assert_ok(bucket_url_parse(getenv(STORE_VARIABLE), &url));
+	free(url.name);
+	url.name = strdup(ret);
+	contract_assert_ok(s3_store_new(&url, &store));
+	contract_assert_ok(ask_bucket(store, "PUT", NULL, ""));
+	return ask_bucket(store, "PUT", "versioning",
+			  "<VersioningConfiguration><Status>Enabled</Status>"
+			  "</VersioningConfiguration>");
+}
+
+/* Ceph 16 ignores conditions in a versioned bucket; others keep them. */
+static void the_probe_is_right_about_a_versioned_bucket_too(void **state)
+{
+	AUTO(bucket) struct bucket *b = NULL;
+	char name[64], etag[BUCKET_ETAG_SIZE];
+	unsigned caps;
+	int rc;
+
+	rc = make_versioned_bucket(name);
+	if (rc == -EOPNOTSUPP)
+		skip();
+	contract_assert_ok(rc);
+	b = store_open_named(bucket_s3_new, name);
+	contract_assert_ok(bucket_probe(b, &caps));
+	contract_assert_ok(contract_put_if(b, "slot", "1", true, NULL, NULL));
+	rc = contract_put_if(b, "slot", "2", true, NULL, NULL);
+	assert_int_equal(rc, caps & BUCKET_IF_ABSENT ? -ERR_PRECOND : 0);
+	contract_etag(b, "slot", etag);
+	rc = contract_put_if(b, "slot", "3", false, etag, NULL);
+	assert_int_equal(rc, caps & BUCKET_IF_MATCH ? 0 : -EOPNOTSUPP);
+}
+
+/* A late packet: stores take none that was signed more than 15 minutes ago. */
+static void a_put_that_was_signed_an_hour_ago_is_refused(void **state)
+{
+	AUTO(http_response) struct http_response response = { 0 };
+	AUTO(bucket_url) struct bucket_url url = { 0 };
+	AUTO(s3_store) struct s3_store *store = NULL;
+	struct http_body body = { .data = "late", .size = 4 };
+	struct s3_request request;
+
+	contract_assert_ok(bucket_url_parse(getenv(STORE_VARIABLE), &url));
+	contract_assert_ok(s3_store_new(&url, &store));
+	request = s3_request(store, "PUT", "late");
+	request.body = &body;
+	contract_assert_refused(s3_request_send(&request,
+						clock_wall_ms() - 3600000,
+						&response), -EACCES);
+	assert_non_null(strstr(error_message(), "set the clock"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -178,6 +254,9 @@ int main(void)
 			an_unknown_access_key_is_eacces_and_says_what_to_check),
 		cmocka_unit_test(without_credentials_nothing_is_opened),
 		cmocka_unit_test(a_bucket_that_does_not_exist_is_enodev),
+		cmocka_unit_test(
+			the_probe_is_right_about_a_versioned_bucket_too),
+		cmocka_unit_test(a_put_that_was_signed_an_hour_ago_is_refused),
 	};
 	int rc = store_missing();
 
