@@ -311,24 +311,6 @@ void inode_renamed(struct inode_table *t, struct inode *old_parent,
 	}
 }
 
-void inode_exchanged(struct inode_table *t, struct inode *a,
-		     const char *a_name, struct inode *b, const char *b_name)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&t->lock);
-	struct inode_name *na = find_name(t, a, a_name);
-	struct inode_name *nb = find_name(t, b, b_name);
-	struct inode *inode_a = na ? na->inode : NULL;
-	struct inode *inode_b = nb ? nb->inode : NULL;
-
-	/* The kernel has looked both up; else the next lookup puts it right. */
-	if (!na || !nb || inode_a == inode_b)
-		return;
-	take_off_inode(na);
-	take_off_inode(nb);
-	put_on_inode(na, inode_b);
-	put_on_inode(nb, inode_a);
-}
-
 /* Write text and a slash before the path that starts at ret + at. */
 static int prepend(char *ret, size_t *at, const char *text)
 {

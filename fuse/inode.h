@@ -94,13 +94,11 @@ void inode_free(struct inode *inode);
 
 /*
  * After the system call: a name went or moved.  A move takes the place
- * of what had the new name; with exchange both lead to the other's inode.
- * Names that the kernel has not looked up are not known here, and that is fine.
+ * of what had the new name.  Names that the kernel has not looked up are not
+ * known here, and that is fine.
  */
 void inode_unlinked(struct inode_table *t, struct inode *parent,
 		    const char *name);
-void inode_exchanged(struct inode_table *t, struct inode *a,
-		     const char *a_name, struct inode *b, const char *b_name);
 
 /* spare: from inode_name_new(new_name), before the system call; taken over. */
 void inode_renamed(struct inode_table *t, struct inode *old_parent,

@@ -189,12 +189,8 @@ static int rename_captured(struct mount *m, const struct name_task *t,
 			       t->new_name, t->flags) < 0 ? -errno : 0;
 	if (rc < 0)
 		return rc;
-	if (t->flags & RENAME_EXCHANGE)
-		inode_exchanged(&m->inodes, t->parent, t->name, t->new_parent,
-				t->new_name);
-	else
-		inode_renamed(&m->inodes, t->parent, t->name, t->new_parent,
-			      TAKE(owned));
+	inode_renamed(&m->inodes, t->parent, t->name, t->new_parent,
+		      TAKE(owned));
 	return 0;
 }
 
@@ -234,8 +230,8 @@ static void op_rename(fuse_req_t req, fuse_ino_t number, const char *name,
 		(void)fuse_reply_err(req, ENOENT);
 	else if (ops_hidden(m, args.new_parent, new_name))
 		(void)fuse_reply_err(req, EPERM);
-	else if (flags & ~(unsigned)(RENAME_EXCHANGE | RENAME_NOREPLACE))
-		(void)fuse_reply_err(req, EINVAL);
+	else if (flags & ~(unsigned)RENAME_NOREPLACE)
+		(void)fuse_reply_err(req, EINVAL); /* two renames do, too */
 	else if (may_wait(m, args.parent, name) ||
 		 may_wait(m, args.new_parent, new_name))
 		park(req, rename_parked, &args);

@@ -213,19 +213,6 @@ static void what_a_rename_replaces_loses_its_name(void **state)
 	assert_ptr_equal(look_up(w, root, "b"), a);
 }
 
-static void an_exchange_swaps_names_also_of_directories(void **state)
-{
-	struct world *w = *state;
-	struct inode *root = &w->table.root;
-	struct inode *dir = look_up_new_dir(w, root, "dir");
-	struct inode *inner = look_up_new_file(w, dir, "inner");
-	struct inode *file = look_up_new_file(w, root, "file");
-
-	inode_exchanged(&w->table, root, "dir", root, "file");
-	assert_path(w, file, "dir");
-	assert_path(w, inner, "file/inner");
-}
-
 static void a_file_with_two_names_keeps_the_one_that_is_left(void **state)
 {
 	struct world *w = *state;
@@ -329,7 +316,6 @@ int main(void)
 		TEST(a_directory_lives_as_long_as_a_name_below_it),
 		TEST(an_unlinked_file_has_no_path_and_lives_until_forgotten),
 		TEST(what_a_rename_replaces_loses_its_name),
-		TEST(an_exchange_swaps_names_also_of_directories),
 		TEST(a_file_with_two_names_keeps_the_one_that_is_left),
 		TEST(renaming_a_file_to_its_other_name_changes_nothing),
 		TEST(a_name_reused_behind_our_back_leads_to_the_new_file),
