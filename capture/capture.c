@@ -423,23 +423,13 @@ void capture_close(struct capture *c)
 
 /* ------------------------------------------------------- seal and status */
 
-static int find_captured(struct capture *c, const char *path, struct db **ret)
+int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid)
 {
 	struct db *db = capture_find(c, path);
+	int rc;
 
 	if (!db)
 		return error_set(-ENOENT, "'%s' is not a database here", path);
-	*ret = db;
-	return 0;
-}
-
-int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid)
-{
-	struct db *db;
-	int rc = find_captured(c, path, &db);
-
-	if (rc < 0)
-		return rc;
 	rc = db_seal(db, ret_txid);
 	capture_release(c, db);
 	return rc;

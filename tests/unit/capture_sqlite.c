@@ -1,6 +1,8 @@
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -560,6 +562,86 @@ static void failing_calls_leave_only_committed_states(void **state)
 		}
 }
 
+/* A writer with a connection of its own. */
+static void *write_beside_others(void *arg)
+{
+	struct world *w = arg;
+	sqlite3 *db;
+
+	if (sqlite3_open_v2(w->path, &db, SQLITE_OPEN_READWRITE, "capture") !=
+	    SQLITE_OK)
+		return w->path;
+	(void)sqlite3_busy_timeout(db, 20000);
+	for (int i = 0; i < 60; i++)
+		if (sqlite3_exec(db,
+				 "BEGIN IMMEDIATE; INSERT INTO t (a, b) VALUES "
+				 "('p', randomblob(3000)); UPDATE t SET a = "
+				 "a || 'q' WHERE id % 7 = 0; COMMIT",
+				 NULL, NULL, NULL) != SQLITE_OK)
+			return w->path;
+	(void)sqlite3_close(db);
+	return NULL;
+}
+
+struct sealer {
+	struct world *world;
+	atomic_bool stop;
+	uint64_t seals;
+};
+
+static void *seal_beside_others(void *arg)
+{
+	struct sealer *s = arg;
+
+	while (!atomic_load(&s->stop)) {
+		int rc = capture_seal(s->world->capture, "app.db", NULL);
+
+		if (rc < 0)
+			return s;
+		s->seals += (uint64_t)rc;
+	}
+	return NULL;
+}
+
+static void write_and_seal(struct world *w)
+{
+	struct sealer sealer = { .world = w };
+	pthread_t writers[3], sealing;
+	void *failed;
+
+	assert_int_equal(pthread_create(&sealing, NULL, seal_beside_others,
+					&sealer),
+			 0);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&writers[i], NULL,
+						write_beside_others, w),
+				 0);
+	for (int i = 0; i < 3; i++) {
+		(void)pthread_join(writers[i], &failed);
+		assert_null(failed);
+	}
+	atomic_store(&sealer.stop, true);
+	(void)pthread_join(sealing, &failed);
+	assert_null(failed);
+	assert_true(sealer.seals > 1);
+	check(w);
+}
+
+static void batches_sealed_beside_writers_form_one_chain(void **state)
+{
+	for (size_t m = 0; m < 4; m++) {
+		struct world *w;
+		void *other = NULL;
+
+		(void)set_up(&other);
+		w = other;
+		begin_mode(w, 1024, journal_modes[m]);
+		sql(w, "PRAGMA wal_autocheckpoint=20");
+		write_and_seal(w);
+		(void)tear_down(&other);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -602,6 +684,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_wal_taken_away_takes_its_commits_back, set_up,
 			tear_down),
+		cmocka_unit_test(batches_sealed_beside_writers_form_one_chain),
 		cmocka_unit_test(failing_calls_leave_only_committed_states),
 	};
 
