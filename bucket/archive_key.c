@@ -52,23 +52,27 @@ static int escape_component(const char *component, size_t length, char *out,
 	bool reserved = is_reserved(component, length);
 	size_t n = 0;
 
+	if (room > NAME_MAX)
+		room = NAME_MAX;
 	for (size_t i = 0; i < length; i++) {
-		if (n + 3 > room || n + 3 > NAME_MAX + 2)
+		bool plain = is_plain(component[i]) && !(reserved && i == 0);
+		size_t more = plain ? 1 : 3;
+
+		if (n + more > room)
 			return -ENAMETOOLONG;
-		if (is_plain(component[i]) && !(reserved && i == 0)) {
-			out[n++] = component[i];
-			continue;
-		}
-		(void)snprintf(out + n, 4, "=%02X",
-			       (unsigned char)component[i]);
-		n += 3;
+		if (plain)
+			out[n] = component[i];
+		else
+			(void)snprintf(out + n, 4, "=%02X",
+				       (unsigned char)component[i]);
+		n += more;
 	}
-	return n > NAME_MAX ? -ENAMETOOLONG : (int)n;
+	return (int)n;
 }
 
 int archive_escape(const char *path, char ret[BUCKET_KEY_MAX])
 {
-	char db[DB_MAX + 4];
+	char db[DB_MAX + 1];
 	size_t n = 0;
 
 	for (const char *p = path;;) {

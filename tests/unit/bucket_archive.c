@@ -253,6 +253,9 @@ static void names_too_long_for_keys_are_refused(void **state)
 	assert_int_equal(archive_escape(path, db), 0);
 	memcpy(path + 85, " ", 2);
 	assert_int_equal(archive_escape(path, db), -ENAMETOOLONG);
+	memset(path, 'a', NAME_MAX - 1);
+	memcpy(path + NAME_MAX - 1, " ", 2);
+	assert_int_equal(archive_escape(path, db), -ENAMETOOLONG);
 	/* And so does the whole; what is taken has room for level and name. */
 	for (size_t n = 1; n < 1500; n++) {
 		int rc;
@@ -453,6 +456,17 @@ static void databases_are_found_once_each(void **state)
 	/* "db" comes twice among the keys, before and after what is in it. */
 	put_neighbourhood(b, "db");
 	assert_databases(b, "[a][db.2][db][db/00001.db][db/below][db2]");
+}
+
+static void a_database_within_anothers_level_is_told_apart(void **state)
+{
+	struct bucket *b = *state;
+
+	/* We never name one so; others' buckets may hold it. */
+	put_file(b, "a", 0, 1, 1);
+	put_file(b, "a/0000", 1, 1, 1);
+	put_file(b, "a", 0, UINT64_C(1) << 60, UINT64_C(1) << 60);
+	assert_databases(b, "[a][a/0000]");
 }
 
 static void a_database_at_the_root_is_found_too(void **state)
@@ -673,6 +687,7 @@ int main(void)
 		ARCHIVE_TEST(a_level_is_listed_from_any_point_on),
 		ARCHIVE_TEST(all_levels_above_zero_are_one_request),
 		ARCHIVE_TEST(databases_are_found_once_each),
+		ARCHIVE_TEST(a_database_within_anothers_level_is_told_apart),
 		ARCHIVE_TEST(a_database_at_the_root_is_found_too),
 		ARCHIVE_TEST(finding_databases_costs_by_database_not_by_object),
 		ARCHIVE_TEST(the_callers_result_ends_the_search),

@@ -457,6 +457,20 @@ static void a_list_that_reached_its_limit_is_complete(void **state)
 	finish(b, &s);
 }
 
+static void a_list_that_gets_further_counts_tries_anew(void **state)
+{
+	/* Five breaks, with four tries; each gives a key. */
+	struct script s = SCRIPT(GIVES(-EIO, 1, NULL), GIVES(-EIO, 1, NULL),
+				 GIVES(-EIO, 1, NULL), GIVES(-EIO, 1, NULL),
+				 GIVES(-EIO, 1, NULL), GIVES(0, 1, NULL));
+	AUTO(buf) struct buf keys = BUF_INIT(100);
+	struct bucket *b = wrap(&s);
+
+	assert_int_equal(bucket_list(b, "", NULL, 0, append_key, &keys), 0);
+	assert_string_equal(keys.data, "abcdef");
+	finish(b, &s);
+}
+
 static int stop(const struct bucket_object *object, void *arg)
 {
 	return error_set(*(int *)arg, "my own trouble");
@@ -507,6 +521,7 @@ int main(void)
 		cmocka_unit_test(without_an_etag_a_broken_get_is_final),
 		cmocka_unit_test(a_failing_sink_is_not_tried_again),
 		cmocka_unit_test(a_list_goes_on_after_the_last_key_it_gave),
+		cmocka_unit_test(a_list_that_gets_further_counts_tries_anew),
 		cmocka_unit_test(a_list_that_reached_its_limit_is_complete),
 		cmocka_unit_test(a_callback_that_stops_is_not_tried_again),
 	};

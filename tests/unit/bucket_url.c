@@ -171,6 +171,7 @@ static void wrong_urls_are_usage_errors_that_help(void **state)
 		{ "s3://ab", "name" },
 		{ "s3://na%6de", "name" },
 		{ "s3://na me", "name" },
+		{ "s3://user:password@name", "AWS_ACCESS_KEY_ID" },
 		{ "s3://host:9000/x", "name" },
 		{ "s3://name/a//b", "prefix" },
 		{ "s3://name/a/../b", "prefix" },
