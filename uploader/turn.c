@@ -7,7 +7,6 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "bucket/bucket.h"
-#include "ltx/name.h"
 #include "ltx/spool.h"
 #include "uploader/batch.h"
 #include "uploader/pace.h"
@@ -44,6 +43,7 @@ static bool begin_seal(struct uploader *u, struct uploader_db *db,
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 	int64_t now = clock_monotonic_ms();
 
+	(void)held;
 	if (!db->urged && (!db->dirty || seal_due(u, db, now) > now))
 		return false;
 	*ret_urged = db->urged;
@@ -56,6 +56,7 @@ static void end_seal(struct uploader *u, struct uploader_db *db, int rc,
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 
+	(void)held;
 	if (rc > 0)
 		db->sealed_ms = clock_monotonic_ms();
 	if (rc < 0) {
@@ -155,6 +156,7 @@ static void note_sent(struct uploader *u, struct uploader_db *db, uint64_t size)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 
+	(void)held;
 	if (size == 0)
 		return;
 	db->sent_bytes += size;
@@ -164,17 +166,12 @@ static void note_sent(struct uploader *u, struct uploader_db *db, uint64_t size)
 static void note_confirmed(struct uploader *u, struct uploader_db *db,
 			   uint64_t txid)
 {
-	char text[LTX_TXID_TEXT_SIZE];
-
 	(void)lock(&u->lock);
 	db->confirmed = txid;
 	db->confirmed_at_ms = clock_wall_ms();
 	(void)pthread_cond_broadcast(&db->changed);
 	(void)pthread_mutex_unlock(&u->lock);
 
-	ltx_txid_format(txid, text);
-	log_debug("batch confirmed", "db=%s txid=%s", log_quote(db->path),
-		  text);
 	if (u->config.confirmed)
 		u->config.confirmed(u->config.arg, db->path, txid);
 }
@@ -331,6 +328,7 @@ void turn_run(struct uploader *u, struct uploader_db *db)
 
 	log_end(db, outcome, rc);
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
+	(void)held;
 	db->running = false;
 	if (rc < 0)
 		fail(u, db, outcome, rc);

@@ -225,6 +225,7 @@ int uploader_add(struct uploader *u, const char *path, struct spool *spool,
 	if (rc < 0)
 		return rc;
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
+	(void)held;
 	rc = insert_db(u, db);
 	if (rc < 0)
 		return rc;
@@ -239,6 +240,7 @@ void uploader_notify(struct uploader *u, const char *path)
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 	struct uploader_db *db = find_db(u, path);
 
+	(void)held;
 	if (!db || db->stopped)
 		return;
 	db->dirty = true;
@@ -265,6 +267,7 @@ void uploader_urge(struct uploader *u, const char *path)
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 	struct uploader_db *db = find_db(u, path);
 
+	(void)held;
 	if (db)
 		urge(u, db);
 }
@@ -295,7 +298,7 @@ int uploader_wait(struct uploader *u, const char *path, uint64_t txid,
 	if (!db)
 		return error_set(-ENOENT, "'%s' is not being uploaded", path);
 	while (db->confirmed < txid && !db->stopped && rc != -ETIMEDOUT)
-		rc = cond_wait_until(&db->changed, &u->lock, until);
+		rc = cond_wait_until(&db->changed, held, until);
 	if (db->confirmed < txid)
 		return db->stopped ? error_set(db->stopped, "%s", db->error) :
 				     timed_out(db, txid);

@@ -48,6 +48,7 @@ static inline int harness_seal(void *arg, const char *path)
 	struct made_up_db *db = db_of(path);
 	struct batch_like like = db->next;
 
+	(void)held;
 	db->seals++;
 	db->overlaps += db->sealing;
 	if (db->fail_seal)
@@ -69,6 +70,7 @@ static inline void harness_confirmed(void *arg, const char *path, uint64_t txid)
 	AUTO(unlock) pthread_mutex_t *held = lock(&h.lock);
 	struct made_up_db *db = db_of(path);
 
+	(void)held;
 	if (db->n_confirmed < CONFIRMED)
 		db->confirmed[db->n_confirmed++] = txid;
 }
@@ -77,6 +79,7 @@ static inline void harness_offset(void *arg, int64_t offset_ms)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&h.lock);
 
+	(void)held;
 	h.offset_ms = offset_ms;
 }
 
@@ -152,6 +155,7 @@ static inline void commit_quietly(struct made_up_db *db)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&h.lock);
 
+	(void)held;
 	db->commits++;
 }
 
@@ -202,6 +206,7 @@ static inline void assert_confirmed(struct made_up_db *db, uint64_t first,
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&h.lock);
 
+	(void)held;
 	assert_int_equal(db->n_confirmed, last - first + 1);
 	for (unsigned i = 0; i < db->n_confirmed; i++)
 		assert_int_equal(db->confirmed[i], first + i);
