@@ -11,6 +11,9 @@
 #include "cli/report.h"
 
 static void print_line(const char *kind, const char *fmt, va_list args)
+	__attribute__((format(printf, 2, 0)));
+
+static void print_line(const char *kind, const char *fmt, va_list args)
 {
 	char line[2 * ERROR_MESSAGE_SIZE];
 
