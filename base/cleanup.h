@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define AUTO(kind) __attribute__((cleanup(kind##_cleanup)))
+#define AUTO(kind) __attribute__((cleanup(kind##_cleanup), unused))
 
 #define TAKE(p)                             \
 	__extension__({                     \
