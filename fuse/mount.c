@@ -162,15 +162,22 @@ static int new_session(struct mount *m, const struct mount_config *config)
 	return rc;
 }
 
+static int not_mounted(const struct mount *m)
+{
+	const char *advice = geteuid() == 0 ?
+		"a container needs --device /dev/fuse --cap-add SYS_ADMIN" :
+		"for users, fusermount3 must be set-user-id root";
+
+	return error_set(-EPERM, "mounting at '%s': %s; %s", m->mountpoint,
+			 complaint[0] ? complaint : "not permitted", advice);
+}
+
 static int mount_session(struct mount *m)
 {
 	int fd, rc;
 
 	if (fuse_session_mount(m->session, m->mountpoint) != 0)
-		return error_set(-EPERM, "mounting at '%s': %s; a container "
-				 "needs --device /dev/fuse --cap-add SYS_ADMIN",
-				 m->mountpoint,
-				 complaint[0] ? complaint : "not permitted");
+		return not_mounted(m);
 	m->mounted = true;
 	rc = killpriv_install(m->session);
 	if (rc < 0)
@@ -180,11 +187,6 @@ static int mount_session(struct mount *m)
 	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
 		return error_errno("preparing the FUSE device");
 	return 0;
-}
-
-int mount_remove_dead(const char *mountpoint)
-{
-	return mountpoint_remove_dead(mountpoint);
 }
 
 static int open_descriptors(struct mount *m)

@@ -54,12 +54,6 @@ struct mount_config {
 };
 
 /*
- * Remove what is mounted at this path as long as it is a mount whose daemon has
- * died.  For whoever wants to open the directory beneath, before mount_new().
- */
-int mount_remove_dead(const char *mountpoint);
-
-/*
  * Mount.  A dead mount that a crashed daemon left at the mountpoint is removed
  * first.  -EBUSY: a live one is there.  -EPERM, -ENODEV: no /dev/fuse or no
  * right to mount; the sentence says what to do.
