@@ -69,7 +69,6 @@ const struct node_db *node_find(struct node *n, const char *path)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
-	(void)held;
 	for (size_t i = 0; i < n->n_dbs; i++)
 		if (strcmp(n->dbs[i]->path, path) == 0)
 			return n->dbs[i];
@@ -97,7 +96,6 @@ static int remember(struct node *n, struct node_db *db, bool *ret_joined)
 	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 	struct node_db **dbs = reallocarray(n->dbs, n->n_dbs + 1, sizeof(*dbs));
 
-	(void)held;
 	if (!dbs)
 		return -ENOMEM;
 	n->dbs = dbs;
@@ -142,7 +140,6 @@ static void join_databases(struct node *n)
 	{
 		AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
-		(void)held;
 		n->joined = true;
 		found = n->n_dbs;
 	}
@@ -238,7 +235,6 @@ static int publish_mount(struct node *n, struct mount *m, size_t *ret_databases)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
-	(void)held;
 	n->mount = m;
 	*ret_databases = n->n_dbs;
 	if (atomic_load(&n->stopping))
@@ -277,7 +273,6 @@ void node_stop(struct node *n)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
-	(void)held;
 	if (!atomic_exchange(&n->stopping, true))
 		atomic_store(&n->stop_at_ms,
 			     clock_monotonic_ms() + n->config.stop_timeout_ms);
@@ -289,7 +284,6 @@ bool node_hurry(struct node *n)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
-	(void)held;
 	atomic_store(&n->stop_at_ms, clock_monotonic_ms());
 	if (n->mount)
 		mount_stop(n->mount);
@@ -308,7 +302,6 @@ static void unmount(struct node *n)
 	{
 		AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
-		(void)held;
 		m = TAKE(n->mount);
 	}
 	mount_free(m);

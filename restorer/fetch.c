@@ -214,7 +214,6 @@ static void deliver(struct fetch *f, size_t i, int rc, struct fetched *item)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&f->mutex);
 
-	(void)held;
 	if (rc == 0) {
 		f->items[i % f->config.parallel] = *item;
 		f->ready[i % f->config.parallel] = true;
@@ -334,7 +333,6 @@ uint64_t fetch_bytes(struct fetch *f)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&f->mutex);
 
-	(void)held;
 	return f->bytes;
 }
 

@@ -43,7 +43,6 @@ static bool begin_seal(struct uploader *u, struct uploader_db *db,
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 	int64_t now = clock_monotonic_ms();
 
-	(void)held;
 	if (!db->urged && (!db->dirty || seal_due(u, db, now) > now))
 		return false;
 	*ret_urged = db->urged;
@@ -56,7 +55,6 @@ static void end_seal(struct uploader *u, struct uploader_db *db, int rc,
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 
-	(void)held;
 	if (rc > 0)
 		db->sealed_ms = clock_monotonic_ms();
 	if (rc < 0) {
@@ -156,7 +154,6 @@ static void note_sent(struct uploader *u, struct uploader_db *db, uint64_t size)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 
-	(void)held;
 	if (size == 0)
 		return;
 	db->sent_bytes += size;
@@ -328,7 +325,6 @@ void turn_run(struct uploader *u, struct uploader_db *db)
 
 	log_end(db, outcome, rc);
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
-	(void)held;
 	db->running = false;
 	if (rc < 0)
 		fail(u, db, outcome, rc);

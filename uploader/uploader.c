@@ -225,7 +225,6 @@ int uploader_add(struct uploader *u, const char *path, struct spool *spool,
 	if (rc < 0)
 		return rc;
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
-	(void)held;
 	rc = insert_db(u, db);
 	if (rc < 0)
 		return rc;
@@ -240,7 +239,6 @@ void uploader_notify(struct uploader *u, const char *path)
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 	struct uploader_db *db = find_db(u, path);
 
-	(void)held;
 	if (!db || db->stopped)
 		return;
 	db->dirty = true;
@@ -267,7 +265,6 @@ void uploader_urge(struct uploader *u, const char *path)
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 	struct uploader_db *db = find_db(u, path);
 
-	(void)held;
 	if (db)
 		urge(u, db);
 }
