@@ -55,6 +55,11 @@ if [ -e "$dir" ]; then
 fi
 mkdir -p "$dir/mon" "$dir/osd" "$dir/rgw" "$dir/run" "$dir/log"
 
+# Debian 13's default is a path that lacks its leading slash.
+for class_dir in /usr/lib/*/rados-classes /usr/lib/rados-classes; do
+    [ ! -d "$class_dir" ] || break
+done
+
 # paxos: without it, each step of the start waits for a second.
 # osd class update on start: there is no manager to take the class from.
 # The thresholds keep a nearly full disk of the host from mattering.
@@ -94,6 +99,7 @@ osd pool default pgp num = 1
 osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
 osd class update on start = false
+osd class dir = $class_dir
 osd class load list = *
 osd class default list = *
 osd memory target = 1073741824
