@@ -211,6 +211,9 @@ static void what_a_rename_replaces_loses_its_name(void **state)
 	assert_path(w, a, "b");
 	assert_no_path(w, b);
 	assert_ptr_equal(look_up(w, root, "b"), a);
+	/* Nor does the old name lead anywhere. */
+	inode_unlinked(&w->table, root, "b");
+	assert_no_path(w, a);
 }
 
 static void a_file_with_two_names_keeps_the_one_that_is_left(void **state)
@@ -265,11 +268,12 @@ static void a_path_that_is_too_long_is_refused(void **state)
 	name[255] = '\0';
 	for (int i = 0; i < 15; i++)
 		dir = look_up_new_dir(w, dir, name);
+	dir = look_up_new_dir(w, dir, "z");
+	name[253] = '\0';
 	assert_int_equal(inode_child_path(&w->table, dir, name, path), 0);
-	assert_int_equal(strlen(path), 16 * 256 - 1);
-	dir = look_up_new_dir(w, dir, name);
-	assert_int_equal(inode_path(&w->table, dir, path), 0);
-	assert_int_equal(inode_child_path(&w->table, dir, "y", path),
+	assert_int_equal(strlen(path), INODE_PATH_SIZE - 1);
+	name[253] = 'x';
+	assert_int_equal(inode_child_path(&w->table, dir, name, path),
 			 -ENAMETOOLONG);
 }
 
