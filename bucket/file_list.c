@@ -26,7 +26,7 @@
 #include "bucket/file_list.h"
 
 /* Names held at a time; a directory with more is read more than once. */
-enum { BATCH = 4096 };
+enum { BATCH = 8192 };
 
 /* A directory entry, perhaps with a "/" behind. */
 enum { NAME_SIZE = NAME_MAX + 2 };
