@@ -447,8 +447,12 @@ static void headers_and_error_bodies_are_bounded(void **state)
 	struct script script;
 	int rc;
 
-	for (size_t i = 0; i + 10 <= 80000; i += 10)
-		memcpy(many + i, "X: yyyyy\r\n", 10);
+	/* Not too many lines: newer versions of libcurl count them. */
+	memset(many, 'y', 80000);
+	for (size_t i = 0; i < 80000; i += 1000) {
+		memcpy(many + i, "X: ", 3);
+		memcpy(many + i + 998, "\r\n", 2);
+	}
 	script_start(&script, &step, 1);
 	rc = exchange(script.port, &first);
 	script_stop(&script);
