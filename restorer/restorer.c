@@ -25,8 +25,7 @@ struct restore {
 	const struct restorer_options *options;
 	struct choice choice;
 	uint64_t txid;	 /* once it is known, all attempts are for it */
-	uint64_t total;	 /* bytes of the planned files */
-	uint64_t shown;	 /* bytes of the progress reported last */
+	uint64_t total;	 /* bytes to fetch, with those of earlier attempts */
 	uint64_t before; /* bytes fetched by earlier attempts */
 };
 
@@ -35,25 +34,26 @@ static void restore_cleanup(struct restore *r)
 	choice_cleanup(&r->choice);
 }
 
-/* Progress never goes back, not even when an attempt begins anew. */
-static void show_progress(uint64_t bytes, void *arg)
+static void show_progress(const struct restore *r, uint64_t bytes)
 {
-	struct restore *r = arg;
-
-	if (!r->options->progress)
-		return;
-	if (bytes > r->total)
-		bytes = r->total;
-	if (bytes > r->shown)
-		r->shown = bytes;
-	r->options->progress(r->shown, r->total, r->options->progress_arg);
+	if (r->options->progress)
+		r->options->progress(bytes, r->total,
+				     r->options->progress_arg);
 }
 
 static void count_total(struct restore *r)
 {
-	r->total = 0;
+	r->total = r->before;
 	for (size_t i = 0; i < r->choice.n_plan; i++)
 		r->total += r->choice.plan[i].size;
+}
+
+/* A fetch_config's: bytes are those of the current attempt. */
+static void show_fetched(uint64_t bytes, void *arg)
+{
+	struct restore *r = arg;
+
+	show_progress(r, r->before + bytes);
 }
 
 static int start_fetch(struct restore *r, struct output *output,
@@ -66,7 +66,7 @@ static int start_fetch(struct restore *r, struct output *output,
 		.parallel = r->options->parallel ? r->options->parallel :
 						   DEFAULT_PARALLEL,
 		.cancel = r->options->cancel,
-		.progress = show_progress,
+		.progress = show_fetched,
 		.progress_arg = r,
 	};
 
@@ -147,7 +147,7 @@ static int attempt(struct restore *r, struct restorer_result *ret)
 		return rc;
 	r->txid = r->choice.txid;
 	count_total(r);
-	show_progress(0, r);
+	show_progress(r, r->before);
 	rc = apply_new(output->fd, &apply);
 	if (rc == 0)
 		rc = build(r, output, apply);
@@ -157,7 +157,7 @@ static int attempt(struct restore *r, struct restorer_result *ret)
 		rc = output_commit(output);
 	if (rc < 0)
 		return rc;
-	show_progress(r->total, r);
+	show_progress(r, r->total);
 	fill_result(r, apply, ret);
 	return 0;
 }

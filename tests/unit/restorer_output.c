@@ -219,23 +219,28 @@ static void names_that_cannot_be_are_refused(void **state)
 	assert_int_equal(world_restore(w, 0), -ENAMETOOLONG);
 }
 
-/* The longest name there can be has no room for "-wal" or a temporary's. */
-static void the_longest_name_works(void **state)
+/* The longest names there can be leave no room for what is added to them. */
+static void the_longest_names_work(void **state)
 {
+	static const int lengths[] = { 255, 251, 247 };
 	struct world *w = *state;
-	char path[400];
+	char path[400], journal[400];
 	int n = snprintf(path, sizeof(path), "%s/out/", w->dir);
-	struct stat st;
 
 	make_one(w);
-	memset(path + n, 'x', 255);
-	path[n + 255] = '\0';
 	w->options.output = path;
-	for (int i = 0; i < 2; i++) {
+	memset(path + n, 'x', 255);
+	for (size_t i = 0; i < 3; i++) {
+		path[n + lengths[i]] = '\0';
+		w->options.force = false;
 		assert_int_equal(world_restore(w, 0), 0);
-		assert_int_equal(stat(path, &st), 0);
-		world_expect_names(w, path + n);
+		snprintf(journal, sizeof(journal), "%s-journal", path);
+		if (lengths[i] == 247)
+			world_write(journal, "old journal");
 		w->options.force = true;
+		assert_int_equal(world_restore(w, 0), 0);
+		world_expect_names(w, path + n);
+		assert_int_equal(unlink(path), 0);
 	}
 }
 
@@ -402,10 +407,32 @@ static void a_cancelled_restore_leaves_nothing(void **state)
 	world_check_latest(w, 20);
 }
 
+static void cancel_at_total(uint64_t done, uint64_t total, void *arg)
+{
+	cancel_now = done == total;
+}
+
+/* When all is fetched but not yet in place, it is not too late. */
+static void a_restore_can_be_cancelled_until_it_is_in_place(void **state)
+{
+	struct world *w = *state;
+
+	make_one(w);
+	cancel_now = 0;
+	w->options.cancel = &cancel_now;
+	w->options.progress = cancel_at_total;
+	world_refuse(w, 0, -ECANCELED, "stopped");
+}
+
 static void interrupt_before_get(const char *key, void *arg)
 {
+	sigset_t blocked;
+
+	(void)pthread_sigmask(SIG_SETMASK, NULL, &blocked);
+	if (!sigismember(&blocked, SIGUSR1))
+		*(atomic_bool *)arg = true;
 	if (strstr(key, "0000/000000000000000a"))
-		assert_int_equal(kill(getpid(), SIGUSR1), 0);
+		(void)kill(getpid(), SIGUSR1);
 }
 
 static void note_signal(int signal)
@@ -417,14 +444,17 @@ static void a_signal_while_files_are_fetched_stops_the_restore(void **state)
 {
 	struct world *w = *state;
 	void (*handler)(int) = signal(SIGUSR1, note_signal);
+	atomic_bool open_to_signals = false;
 
 	for (int i = 0; i < 60; i++)
 		world_commit(w, 50, 1, 30);
 	world_put_log(w, 1, 60);
 	w->options.cancel = &cancel_now;
 	w->spy.before_get = interrupt_before_get;
+	w->spy.arg = &open_to_signals;
 	cancel_now = 0;
 	world_refuse(w, 0, -ECANCELED, "stopped");
+	assert_false(open_to_signals);
 	(void)signal(SIGUSR1, handler);
 }
 
@@ -444,7 +474,7 @@ int main(void)
 		WORLD_TEST(a_new_file_is_private_and_an_old_one_keeps_its_mode),
 		WORLD_TEST(what_is_no_file_is_never_replaced),
 		WORLD_TEST(names_that_cannot_be_are_refused),
-		WORLD_TEST(the_longest_name_works),
+		WORLD_TEST(the_longest_names_work),
 		WORLD_TEST(a_relative_path_is_below_the_working_directory),
 		WORLD_TEST(a_directory_without_permission_is_refused),
 		WORLD_TEST(somebody_elses_file_is_not_replaced),
@@ -452,6 +482,7 @@ int main(void)
 		WORLD_TEST(a_large_file_passes_through_the_disk),
 		WORLD_TEST(progress_only_grows_and_ends_at_the_total),
 		WORLD_TEST(a_cancelled_restore_leaves_nothing),
+		WORLD_TEST(a_restore_can_be_cancelled_until_it_is_in_place),
 		WORLD_TEST(
 			a_signal_while_files_are_fetched_stops_the_restore),
 	};
