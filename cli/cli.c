@@ -78,21 +78,26 @@ static int unknown_verb(const char *name)
 	return CLI_USAGE;
 }
 
-/* length: of the name before the "=". */
-static bool is_known_variable(const char *variable, size_t length)
+/* entry is of the environment: NAME=VALUE. */
+static bool is_entry_of(const char *entry, const char *name)
 {
-	/* A variable of the failpoints that test builds have; base/fail.h. */
-	static const char failpoint[] = "LITEBUCKET_FAILPOINT";
-	char known[OPTIONS_VARIABLE_SIZE];
+	size_t length = strlen(name);
 
-	if (length == strlen(failpoint) &&
-	    memcmp(variable, failpoint, length) == 0)
+	return strncmp(entry, name, length) == 0 && entry[length] == '=';
+}
+
+static bool is_known_variable(const char *entry)
+{
+	char name[OPTIONS_VARIABLE_SIZE];
+
+	/* Those that are no options; base/fail.h, bucket/libs3.h. */
+	if (is_entry_of(entry, "LITEBUCKET_FAILPOINT") ||
+	    is_entry_of(entry, "LITEBUCKET_LIBS3"))
 		return true;
 	for (size_t i = 0; i < N_VERBS; i++)
 		for (const struct option *o = verbs[i]->options; o->name; o++) {
-			options_variable(o->name, known);
-			if (strlen(known) == length &&
-			    memcmp(variable, known, length) == 0)
+			options_variable(o->name, name);
+			if (is_entry_of(entry, name))
 				return true;
 		}
 	return false;
@@ -105,15 +110,12 @@ static bool is_known_variable(const char *variable, size_t length)
  */
 static void warn_of_variables(void)
 {
-	for (char **v = environ; *v; v++) {
-		size_t length = strcspn(*v, "=");
-
-		if (strncmp(*v, "LITEBUCKET_", 11) == 0 &&
-		    !is_known_variable(*v, length))
+	for (char **entry = environ; *entry; entry++)
+		if (strncmp(*entry, "LITEBUCKET_", 11) == 0 &&
+		    !is_known_variable(*entry))
 			report_warning("%.*s in the environment is no option "
 				       "of any verb; ignoring it",
-				       (int)length, *v);
-	}
+				       (int)strcspn(*entry, "="), *entry);
 }
 
 static int run_verb(const struct verb *verb, char **argv)

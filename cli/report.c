@@ -13,11 +13,32 @@
 static void print_line(const char *kind, const char *fmt, va_list args)
 	__attribute__((format(printf, 2, 0)));
 
+/*
+ * A URL that somebody wrote credentials into (s3://KEY:SECRET@NAME/) is refused,
+ * and quoted in the refusal.  A secret may hold a slash, so everything up to the
+ * last @ goes.  A file's URL has no such part: three slashes, and then its path.
+ */
+static void hide_credentials(char *line)
+{
+	char *url = line;
+
+	while ((url = strstr(url, "://"))) {
+		char *user = url + 3;
+		size_t length = strcspn(user, " '\"");
+		char *at = memrchr(user, '@', length);
+
+		if (*user != '/' && at && memchr(user, ':', (size_t)(at - user)))
+			memmove(user, at, strlen(at) + 1);
+		url = user;
+	}
+}
+
 static void print_line(const char *kind, const char *fmt, va_list args)
 {
 	char line[2 * ERROR_MESSAGE_SIZE];
 
 	(void)vsnprintf(line, sizeof(line), fmt, args);
+	hide_credentials(line);
 	for (char *c = line; *c; c++)
 		if (iscntrl((unsigned char)*c))
 			*c = '?';

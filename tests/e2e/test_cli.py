@@ -498,12 +498,21 @@ def mend(bucket):
     run("mount", "-o", "remount,rw", bucket.directory)
 
 
+def trouble(point):
+    """The status of the only database, if it has an error."""
+    database, = json.loads(litebucket("status", "--json", point).stdout)["databases"]
+    return database if database["error"] else None
+
+
 def test_what_stays_in_the_spool_is_reported_and_a_failure(unsteady, mount, work):
     with mount(unsteady, "--stop-timeout", "500ms") as data:
         commit(data / "app.db", "one")
         sync(data / "app.db")
         cut(unsteady)
         commit(data / "app.db", "two")
+        status = harness.eventually(lambda: trouble(data.point), 30, "status shows no trouble")
+        assert status["state"] == "retrying" and status["spool_batches"] == 1, status
+        assert 0 < status["lag_seconds"] < 30 and status["spool_bytes"] > 0, status
         started = time.monotonic()
         assert data.stop() == FAILED
         assert time.monotonic() - started < 10
@@ -530,7 +539,22 @@ def test_a_second_signal_ends_at_once(unsteady, mount, work):
             process.wait(1)
         process.terminate()
         assert process.wait(10) == FAILED
-        data.unmount()
+        assert not harness.is_mounted(data.point)
+
+
+def test_a_second_signal_does_not_wait_for_open_files(file_bucket, mount, work):
+    with mount(file_bucket, "--stop-timeout", "1h") as data:
+        commit(data / "app.db", "one")
+        with open(data / "app.db", "rb"):
+            process = data.forget_process()
+            process.terminate()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            assert harness.is_mounted(data.point)
+            process.terminate()
+            process.wait(10)
+            assert not harness.is_mounted(data.point)
+        assert "msg=stopped" in data.log_text(), "it did not end in order"
 
 
 def test_a_sync_that_waits_ends_when_the_mount_does(unsteady, mount, work):
@@ -548,3 +572,49 @@ def test_a_sync_that_waits_ends_when_the_mount_does(unsteady, mount, work):
         assert waiting.returncode == FAILED and out == ""
         assert re.fullmatch(r"litebucket: syncing .*stopped.*\n", err), err
         assert "msg=stopped" in data.log_text(), "it did not end in order"
+
+
+def test_a_database_that_was_copied_over_needs_no_quiet_time_at_the_end(file_bucket, mount, work):
+    commit(work / "app.db", "copied", size=100_000)
+    with mount(file_bucket, "--upload-interval", "1h") as data:
+        commit(data / "app.db", "one")
+        sync(data / "app.db")
+        (data / "app.db").write_bytes((work / "app.db").read_bytes())
+        assert data.stop() == OK
+    litebucket("restore", "-o", work / "db", file_bucket.url_of("app.db"))
+    assert_same_bytes(work / "db", work / "app.db")
+
+
+# --- a store that is not there, or not good enough
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "not-to-be-seen"}
+
+
+class AnyBucket:
+    """A URL and some credentials."""
+
+    def __init__(self, url):
+        self.url = url
+
+    def environment(self):
+        return environment(**CREDENTIALS)
+
+
+def test_a_mount_starts_and_takes_commits_without_its_bucket(mount):
+    """Nobody listens on port 1."""
+    bucket = AnyBucket("s3://nobody/p?endpoint=http://127.0.0.1:1")
+    with mount(bucket, "--stop-timeout", "500ms") as data:
+        data.wait_for_log("level=warn")
+        commit(data / "app.db")
+        status = harness.eventually(lambda: trouble(data.point), 30, "status shows no trouble")
+        assert status["state"] == "retrying" and status["confirmed"] is None
+        started = time.monotonic()
+        assert data.stop() == FAILED
+        assert time.monotonic() - started < 10
+        assert "not-to-be-seen" not in data.log_text()
+
+
+def test_a_mount_without_credentials_is_refused(work):
+    (work / "data").mkdir()
+    mount_refused(FAILED, "AWS_ACCESS_KEY_ID", work / "data", "s3://name/prefix")
+    assert list((work / "data").iterdir()) == []
