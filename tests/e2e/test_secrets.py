@@ -31,6 +31,7 @@ def test_secrets_are_in_no_log_message_or_file(s3_bucket, mount, work):
         note(*arguments, environment=environment)
         note(*arguments, environment=wrong)
     note("list", f"s3://key:{WRONG}@bucket/", environment=environment)
+    note("list", f"s3://key:{WRONG}/more@bucket/", environment=environment)
 
     said.append(data.log_text())
     assert "level=debug" in data.log_text()
