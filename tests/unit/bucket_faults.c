@@ -352,6 +352,8 @@ static void assert_sent_once(const char *body)
 static void a_put_on_a_dead_connection_is_not_sent_again(void **state)
 {
 	assert_sent_once("body");
+	/* Nothing to rewind: that alone would not keep libcurl from it. */
+	assert_sent_once("");
 }
 
 static void a_get_tells_what_it_reads_before_the_first_byte(void **state)

@@ -16,6 +16,7 @@
  *	script_stop(&script);
  */
 #include <arpa/inet.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -99,6 +100,17 @@ static inline void script_answer(const struct script_step *step, int fd)
 	script_send(fd, body);
 }
 
+/* A kept connection gives way to a new one. */
+static inline bool script_next_is_here(const struct script *s, int fd)
+{
+	struct pollfd fds[] = {
+		{ .fd = fd, .events = POLLIN },
+		{ .fd = s->listener, .events = POLLIN },
+	};
+
+	return poll(fds, 2, -1) > 0 && !fds[1].revents;
+}
+
 static inline void script_serve(struct script *s, int fd)
 {
 	const struct script_step *step;
@@ -113,7 +125,7 @@ static inline void script_serve(struct script *s, int fd)
 			(void)usleep(10000);
 		if (!step->lost && !step->stall)
 			script_answer(step, fd);
-	} while (step->keep);
+	} while (step->keep && script_next_is_here(s, fd));
 }
 
 static inline void *script_run(void *arg)
