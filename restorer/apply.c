@@ -64,7 +64,8 @@ static uint32_t page_after(const struct apply *a)
 
 static int missing_page(const struct apply *a, const struct ltx_header *h)
 {
-	return error_set(-ERR_CORRUPT, "page %u is missing: the database grows "
+	return error_set(-ERR_CORRUPT,
+			 "page %u is missing: the database grows "
 			 "to %u pages, and all new ones must be there",
 			 page_after(a), h->commit);
 }
@@ -80,8 +81,10 @@ static int reserve_sums(struct apply *a, uint32_t pages)
 		return 0;
 	sums = realloc(a->sums, capacity * sizeof(*sums));
 	if (!sums)
-		return error_set(-ENOMEM, "out of memory for the checksums of "
-				 "%u pages", pages);
+		return error_set(-ENOMEM,
+				 "out of memory for the checksums of "
+				 "%u pages",
+				 pages);
 	a->sums = sums;
 	a->sums_capacity = capacity;
 	return 0;
@@ -94,8 +97,7 @@ static int grow(struct apply *a, uint32_t last)
 
 	if (rc < 0)
 		return rc;
-	memset(a->sums + a->commit, 0,
-	       (last - a->commit) * sizeof(*a->sums));
+	memset(a->sums + a->commit, 0, (last - a->commit) * sizeof(*a->sums));
 	a->commit = last;
 	return 0;
 }
@@ -106,8 +108,7 @@ static void shrink(struct apply *a, uint32_t last)
 		a->dbsum -= a->sums[a->commit - 1];
 }
 
-static int take_page(struct apply *a, const struct ltx_header *h,
-		     uint32_t pgno)
+static int take_page(struct apply *a, const struct ltx_header *h, uint32_t pgno)
 {
 	uint64_t sum = ltx_dbsum_page(pgno, next_page(a), a->page_size);
 
@@ -131,15 +132,19 @@ static int begin_file(struct apply *a, const struct ltx_header *h)
 	uint64_t have = a->last.max_txid;
 
 	if (h->min_txid > have + 1)
-		return error_set(-ERR_GAP, "it begins at transaction %016" PRIx64
+		return error_set(-ERR_GAP,
+				 "it begins at transaction %016" PRIx64
 				 ", but the files before it lead to %016" PRIx64
-				 " only", h->min_txid, have);
+				 " only",
+				 h->min_txid, have);
 	if (h->min_txid > 1 && h->min_txid == have + 1 && h->pre_dbsum &&
 	    h->pre_dbsum != a->dbsum)
-		return error_set(-ERR_CORRUPT, "it does not follow from the "
+		return error_set(-ERR_CORRUPT,
+				 "it does not follow from the "
 				 "files before it: it was made for a database "
 				 "with checksum %016" PRIx64 ", this one has "
-				 "%016" PRIx64, h->pre_dbsum, a->dbsum);
+				 "%016" PRIx64,
+				 h->pre_dbsum, a->dbsum);
 	if (!ltx_header_is_snapshot(h) && h->page_size == a->page_size)
 		return 0;
 	shrink(a, 0);
@@ -164,9 +169,11 @@ static int end_file(struct apply *a, const struct ltx_header *h)
 	}
 	shrink(a, h->commit);
 	if (h->post_dbsum && h->post_dbsum != a->dbsum)
-		return error_set(-ERR_CORRUPT, "with it the database has "
+		return error_set(-ERR_CORRUPT,
+				 "with it the database has "
 				 "checksum %016" PRIx64 ", but should have "
-				 "%016" PRIx64, a->dbsum, h->post_dbsum);
+				 "%016" PRIx64,
+				 a->dbsum, h->post_dbsum);
 	a->proven = h->post_dbsum != 0;
 	a->last = *h;
 	return 0;

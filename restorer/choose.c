@@ -68,8 +68,9 @@ static int list_level_0(struct choice *c, uint64_t after)
 
 static int no_database(const struct choice *c)
 {
-	return error_set(-ENOENT, "there is no database at %s%s%s (no LTX "
-			 "files)", c->bucket->url, c->db[0] ? "/" : "", c->db);
+	return error_set(-ENOENT,
+			 "there is no database at %s%s%s (no LTX files)",
+			 c->bucket->url, c->db[0] ? "/" : "", c->db);
 }
 
 int choose_list_all(struct choice *c)
@@ -187,9 +188,11 @@ static int outside_range(const struct choice *c,
 		return rc;
 	clock_format(header.timestamp_ms, last);
 	clock_format(timestamp_ms, asked);
-	return error_set(-ENOENT, "%s is outside of what can be restored, %s "
-			 "(transaction %016" PRIx64 ") to %s (transaction %016"
-			 PRIx64 ")", asked, first, points[0].max_txid, last,
+	return error_set(-ENOENT,
+			 "%s is outside of what can be restored, %s "
+			 "(transaction %016" PRIx64
+			 ") to %s (transaction %016" PRIx64 ")",
+			 asked, first, points[0].max_txid, last,
 			 points[n - 1].max_txid);
 }
 
@@ -249,7 +252,8 @@ static int choose_time(struct choice *c, int64_t timestamp_ms)
 			return rc;
 	}
 	point = until ? points_at_or_before(points, n_points,
-					    ends[until - 1].max_txid) : NULL;
+					    ends[until - 1].max_txid)
+		      : NULL;
 	if (!point || (until == n_ends && last.timestamp_ms < timestamp_ms &&
 		       last.kind != LTX_DROP))
 		return outside_range(c, points, n_points, timestamp_ms);
@@ -261,7 +265,7 @@ int choose_check_header(struct choice *c, const struct ltx_header *header)
 	AUTO(mem) struct archive_file *points = NULL;
 	const struct archive_file *before;
 	char when[CLOCK_TEXT_SIZE];
-	size_t n;
+	size_t n = 0;
 	int rc = 0;
 
 	if (header->kind != LTX_DROP && header->commit > 0)
@@ -275,13 +279,16 @@ int choose_check_header(struct choice *c, const struct ltx_header *header)
 	clock_format(header->timestamp_ms, when);
 	before = points_at_or_before(points, n, header->max_txid - 1);
 	if (!before)
-		return error_set(-ENOENT, "the database was dropped at %s, "
+		return error_set(-ENOENT,
+				 "the database was dropped at %s, "
 				 "in transaction %016" PRIx64 ", and no state "
-				 "before that is left", when, header->max_txid);
-	return error_set(-ENOENT, "the database was dropped at %s, in "
+				 "before that is left",
+				 when, header->max_txid);
+	return error_set(-ENOENT,
+			 "the database was dropped at %s, in "
 			 "transaction %016" PRIx64 "; --txid %016" PRIx64
-			 " restores the last state before that", when,
-			 header->max_txid, before->max_txid);
+			 " restores the last state before that",
+			 when, header->max_txid, before->max_txid);
 }
 
 /* Only a file without pages can be a drop, and that is seen from its size. */

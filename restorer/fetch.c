@@ -31,15 +31,15 @@ struct fetch {
 	pthread_t *threads;
 	unsigned n_threads;
 
-	pthread_mutex_t mutex; /* guards what follows */
+	pthread_mutex_t mutex;	/* guards what follows */
 	pthread_cond_t changed; /* any of it but bytes */
-	size_t claimed;	 /* files that a thread has begun */
-	size_t taken;	 /* files that the caller has got */
-	bool *ready;	 /* by slot: the item is there and verified */
+	size_t claimed;		/* files that a thread has begun */
+	size_t taken;		/* files that the caller has got */
+	bool *ready;		/* by slot: the item is there and verified */
 	struct fetched *items;
 	uint64_t bytes;
 	bool stop;
-	int failed;	 /* the first error, and its sentence */
+	int failed; /* the first error, and its sentence */
 	char message[ERROR_MESSAGE_SIZE];
 };
 
@@ -140,11 +140,13 @@ static int check_header(const struct fetched *item,
 {
 	if (header->min_txid != item->file.min_txid ||
 	    header->max_txid != item->file.max_txid)
-		return error_set(-ERR_CORRUPT, "its header says transactions "
+		return error_set(-ERR_CORRUPT,
+				 "its header says transactions "
 				 "%016" PRIx64 " to %016" PRIx64,
 				 header->min_txid, header->max_txid);
 	if (header->kind > LTX_DROP)
-		return error_set(-EOPNOTSUPP, "the transaction is stored in a "
+		return error_set(-EOPNOTSUPP,
+				 "the transaction is stored in a "
 				 "way that this version cannot read; use a "
 				 "newer litebucket");
 	return 0;
@@ -346,7 +348,8 @@ void fetch_free(struct fetch *f)
 	(void)pthread_mutex_unlock(&f->mutex);
 	for (unsigned i = 0; i < f->n_threads; i++)
 		(void)pthread_join(f->threads[i], NULL);
-	for (unsigned i = 0; f->ready && f->items && i < f->config.parallel; i++)
+	for (unsigned i = 0; f->ready && f->items && i < f->config.parallel;
+	     i++)
 		if (f->ready[i])
 			fetched_cleanup(&f->items[i]);
 	(void)pthread_cond_destroy(&f->changed);

@@ -32,8 +32,10 @@ static int look(int dirfd, const char *name, struct stat *ret)
 
 static int exists_error(const char *path, const char *side)
 {
-	return error_set(-EEXIST, "'%s%s' exists; use --force to replace it, "
-			 "or restore to another path", path, side);
+	return error_set(-EEXIST,
+			 "'%s%s' exists; use --force to replace it, "
+			 "or restore to another path",
+			 path, side);
 }
 
 /* Nothing is in the way, or it may be replaced. */
@@ -45,8 +47,9 @@ static int check_target(struct output *o)
 	if (rc < 0)
 		return rc;
 	if (rc > 0 && !S_ISREG(st.st_mode))
-		return error_set(-EEXIST, "'%s' exists and is not a regular "
-				 "file", o->path);
+		return error_set(-EEXIST,
+				 "'%s' exists and is not a regular file",
+				 o->path);
 	if (rc > 0 && !o->force)
 		return exists_error(o->path, "");
 	for (int i = 0; i < SIDES && !o->force; i++) {
@@ -64,6 +67,26 @@ static int check_target(struct output *o)
 	return 0;
 }
 
+/* What is before the last slash, if there is one. */
+static int open_parent(struct output *o, const char *slash)
+{
+	char directory[PATH_MAX] = ".";
+
+	if (slash == o->path)
+		strcpy(directory, "/");
+	else if (slash)
+		(void)snprintf(directory, sizeof(directory), "%.*s",
+			       (int)(slash - o->path), o->path);
+	o->dirfd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* -ENOENT is for what is missing in the bucket. */
+	if (o->dirfd < 0 && errno == ENOENT)
+		return error_set(-ENOTDIR, "there is no directory '%s'",
+				 directory);
+	if (o->dirfd < 0)
+		return error_errno("opening directory '%s'", directory);
+	return 0;
+}
+
 /* Split the path; open the directory. */
 static int open_directory(struct output *o)
 {
@@ -73,24 +96,11 @@ static int open_directory(struct output *o)
 	if (!name[0] || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return error_set(-EISDIR, "'%s' is not the name of a file",
 				 o->path);
-	if (strlen(name) > NAME_MAX)
+	if (strlen(name) > NAME_MAX || strlen(o->path) >= PATH_MAX)
 		return error_set(-ENAMETOOLONG, "'%s' is too long a name",
 				 o->path);
 	strcpy(o->name, name);
-
-	AUTO(mem) char *directory = slash == o->path ? strdup("/") :
-		slash ? strndup(o->path, (size_t)(slash - o->path)) :
-		strdup(".");
-	if (!directory)
-		return error_set(-ENOMEM, "out of memory");
-	o->dirfd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	/* -ENOENT is for what is missing in the bucket. */
-	if (o->dirfd < 0 && errno == ENOENT)
-		return error_set(-ENOTDIR, "there is no directory '%s'",
-				 directory);
-	if (o->dirfd < 0)
-		return error_errno("opening directory '%s'", directory);
-	return 0;
+	return open_parent(o, slash);
 }
 
 /* A new file of a name that nobody has, ".NAME.litebucket-XXXXXX". */
@@ -260,8 +270,10 @@ int output_commit(struct output *o)
 	remove_aside(o);
 	o->temporary[0] = '\0';
 	if (rc < 0)
-		return error_wrap(rc, "'%s' is restored, but may not survive a "
-				  "power cut", o->path);
+		return error_wrap(rc,
+				  "'%s' is restored, but may not survive a "
+				  "power cut",
+				  o->path);
 	return 0;
 }
 

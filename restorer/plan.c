@@ -39,22 +39,28 @@ static int stuck(const struct archive_file *listed, size_t n, uint64_t have,
 		if (f->min_txid > have + 1 && f->min_txid < resume)
 			resume = f->min_txid;
 		if (f->min_txid <= have + 1 && f->max_txid > have)
-			return error_set(-ENOENT, "transaction %s is only in "
+			return error_set(-ENOENT,
+					 "transaction %s is only in "
 					 "files that go on beyond %s",
 					 missing, wanted);
 	}
 	ltx_txid_format(resume, next);
 	if (have == 0 && n > 0)
-		return error_set(-ENOENT, "no file begins at transaction 1, "
+		return error_set(-ENOENT,
+				 "no file begins at transaction 1, "
 				 "so there is nothing to start from (the first "
-				 "begins at %s)", next);
+				 "begins at %s)",
+				 next);
 	if (have == 0)
 		return error_set(-ENOENT, "there are no files");
 	if (resume == UINT64_MAX)
-		return error_set(-ERR_GAP, "transaction %s is missing: no file "
-				 "has it", missing);
-	return error_set(-ERR_GAP, "transaction %s is missing: no file has it, "
-			 "and the next one begins at %s", missing, next);
+		return error_set(-ERR_GAP,
+				 "transaction %s is missing: no file has it",
+				 missing);
+	return error_set(-ERR_GAP,
+			 "transaction %s is missing: no file has it, "
+			 "and the next one begins at %s",
+			 missing, next);
 }
 
 /*

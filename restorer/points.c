@@ -82,8 +82,10 @@ int points_unknown(const struct archive_file *points, size_t n, uint64_t txid)
 	else
 		(void)snprintf(nearest, sizeof(nearest), "%016" PRIx64,
 			       before ? before->max_txid : after->max_txid);
-	return error_set(-ENOENT, "transaction %016" PRIx64 " cannot be "
+	return error_set(-ENOENT,
+			 "transaction %016" PRIx64 " cannot be "
 			 "restored; there are %zu from %016" PRIx64
-			 " to %016" PRIx64 ", nearest: %s", txid, n,
-			 points[0].max_txid, points[n - 1].max_txid, nearest);
+			 " to %016" PRIx64 ", nearest: %s",
+			 txid, n, points[0].max_txid, points[n - 1].max_txid,
+			 nearest);
 }

@@ -37,8 +37,7 @@ static void restore_cleanup(struct restore *r)
 static void show_progress(const struct restore *r, uint64_t bytes)
 {
 	if (r->options->progress)
-		r->options->progress(bytes, r->total,
-				     r->options->progress_arg);
+		r->options->progress(bytes, r->total, r->options->progress_arg);
 }
 
 static void count_total(struct restore *r)
@@ -63,8 +62,8 @@ static int start_fetch(struct restore *r, struct output *output,
 		.bucket = r->options->bucket,
 		.db = r->options->db,
 		.scratch = output,
-		.parallel = r->options->parallel ? r->options->parallel :
-						   DEFAULT_PARALLEL,
+		.parallel = r->options->parallel ? r->options->parallel
+						 : DEFAULT_PARALLEL,
 		.cancel = r->options->cancel,
 		.progress = show_fetched,
 		.progress_arg = r,
@@ -99,8 +98,7 @@ static int apply_all(struct fetch *fetch, struct apply *apply)
 }
 
 /* Build the chosen state in the output's temporary file. */
-static int build(struct restore *r, struct output *output,
-		 struct apply *apply)
+static int build(struct restore *r, struct output *output, struct apply *apply)
 {
 	AUTO(fetch) struct fetch *fetch = NULL;
 	int rc = start_fetch(r, output, &fetch);
@@ -174,6 +172,8 @@ int restorer_restore(const struct restorer_options *options,
 
 	for (int i = 0; i < ATTEMPTS && rc == -ESTALE; i++)
 		rc = attempt(&r, ret);
-	return rc == -ESTALE ? error_wrap(-ERR_GAP, "the bucket lists what it "
-					  "does not have") : rc;
+	if (rc == -ESTALE)
+		return error_wrap(-ERR_GAP,
+				  "the bucket lists what it does not have");
+	return rc;
 }
