@@ -370,13 +370,20 @@ int capture_open(const struct capture_config *config, struct capture **ret)
 	return 0;
 }
 
+static bool has_state(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	return db->spool != NULL;
+}
+
 /* Seal the last commits, and note how the files are left. */
 static void leave(struct capture *c, struct db *db)
 {
 	struct position left;
 	bool sound;
 
-	if (!db->spool)
+	if (!has_state(db))
 		return;
 	(void)db_settle(db, true);
 	if (db_seal(db, NULL) < 0) {
@@ -435,6 +442,14 @@ int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid)
 	return rc;
 }
 
+/* In a transaction with a journal: what is committed so far is captured. */
+static bool is_in_transaction(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	return atomic_load(&db->journal_live) && db->spool && !db->in_doubt;
+}
+
 int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 {
 	struct db *db;
@@ -443,19 +458,18 @@ int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 	if (rc < 0)
 		return rc;
 	rc = db_settle(db, true);
-	/* In a transaction: what is committed so far is captured already. */
-	if (rc == -EBUSY && atomic_load(&db->journal_live) && db->spool &&
-	    !db->in_doubt)
+	if (rc == -EBUSY && is_in_transaction(db))
 		rc = 0;
 	if (rc == 0)
 		rc = db_seal(db, ret_txid);
-	if (rc >= 0 && !db->spool)
+	if (rc >= 0 && !has_state(db))
 		rc = error_set(-ENOENT, "'%s' is not a database", path);
 	capture_release(c, db);
 	return rc;
 }
 
-static void get_status(struct db *db, struct capture_status *ret)
+/* False for a file that is no database. */
+static bool get_status(struct db *db, struct capture_status *ret)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
 
@@ -469,6 +483,7 @@ static void get_status(struct db *db, struct capture_status *ret)
 	ret->resync = db->compare || db->in_doubt;
 	ret->dropped = db->position.dropped && db->page_size == 0;
 	(void)snprintf(ret->error, sizeof(ret->error), "%s", db->error);
+	return db->spool || db->error[0];
 }
 
 static int compare_paths(const void *a, const void *b)
@@ -489,10 +504,8 @@ int capture_each(struct capture *c, capture_status_fn fn, void *arg)
 		return rc;
 	qsort(all, n, sizeof(struct db *), compare_paths);
 	for (size_t i = 0; rc == 0 && i < n; i++) {
-		if (!all[i]->spool && !all[i]->error[0])
-			continue;
-		get_status(all[i], &status);
-		rc = fn(&status, arg);
+		if (get_status(all[i], &status))
+			rc = fn(&status, arg);
 	}
 	table_release_all(c, all, n);
 	return rc;

@@ -224,6 +224,6 @@ int db_settle(struct db *db, bool now)
 	int rc = try_settle(db, now);
 
 	if (rc == -EAGAIN)
-		return db->position.page_size ? db_drop(db) : 0;
+		return db_drop(db);
 	return rc == -ENOENT ? 0 : rc;
 }

@@ -75,6 +75,7 @@ void db_fail(struct db *db, const char *doing)
 	db->compare = true;
 	db->in_doubt = true;
 	atomic_store(&db->resting, true);
+	capture_wake(db->capture);
 	if (strcmp(error, db->error) == 0)
 		return;
 	strcpy(db->error, error);

@@ -242,8 +242,9 @@ int64_t db_settle_due_ms(struct db *db);
 int db_seal(struct db *db, uint64_t *ret_txid);
 
 /*
- * The file was removed: a last batch with what is still unsealed, and the
- * batch that says so.  Takes seal_lock and lock.
+ * The file was removed, or is no database any more: a last batch with what is
+ * still unsealed, and the batch that says so.  Nothing, if it never was one.
+ * Takes seal_lock and lock.
  */
 int db_drop(struct db *db);
 

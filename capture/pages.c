@@ -16,7 +16,7 @@ struct pages {
 	size_t mapped;
 };
 
-enum { MAP_STEP = 1 << 20 };
+enum { MAP_STEP = 1 << 20, RUN_MAX = 512 };
 
 /*
  * Map the file with room to grow.  Beyond the end of the file the mapping is
@@ -42,7 +42,6 @@ static int remap(struct pages *p)
 int pages_open(int dirfd, const char *path, struct pages **ret)
 {
 	AUTO(pages) struct pages *p = calloc(1, sizeof(*p));
-	int64_t size;
 	int rc;
 
 	if (!p)
@@ -50,11 +49,7 @@ int pages_open(int dirfd, const char *path, struct pages **ret)
 	p->fd = openat(dirfd, path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (p->fd < 0)
 		return error_errno("opening '%s'", path);
-	size = io_size(p->fd);
-	if (size < 0)
-		return (int)size;
-	p->size = (uint64_t)size & ~UINT64_C(7);
-	rc = remap(p);
+	rc = pages_extend(p);
 	if (rc < 0)
 		return rc;
 	*ret = TAKE(p);
@@ -73,19 +68,33 @@ uint64_t pages_get(const struct pages *p, uint32_t pgno)
 	return offset < p->size ? get_le64(p->map + offset) : 0;
 }
 
-int pages_set(struct pages *p, uint32_t pgno, uint64_t hash)
+int pages_write(struct pages *p, uint32_t pgno, const uint64_t *hashes,
+		uint32_t n)
 {
-	uint64_t offset = (uint64_t)(pgno - 1) * 8;
-	uint8_t entry[8];
-	int rc;
+	uint8_t block[RUN_MAX * 8];
 
-	put_le64(entry, hash);
-	rc = io_pwrite(p->fd, entry, sizeof(entry), offset);
-	if (rc < 0)
-		return error_wrap(rc, "writing page hashes");
-	if (offset + 8 <= p->size)
-		return 0;
-	p->size = offset + 8;
+	for (uint32_t done = 0; done < n;) {
+		uint32_t run = n - done < RUN_MAX ? n - done : RUN_MAX;
+		int rc;
+
+		for (uint32_t i = 0; i < run; i++)
+			put_le64(block + (size_t)i * 8, hashes[done + i]);
+		rc = io_pwrite(p->fd, block, (size_t)run * 8,
+			       ((uint64_t)pgno - 1 + done) * 8);
+		if (rc < 0)
+			return error_wrap(rc, "writing page hashes");
+		done += run;
+	}
+	return 0;
+}
+
+int pages_extend(struct pages *p)
+{
+	int64_t size = io_size(p->fd);
+
+	if (size < 0)
+		return (int)size;
+	p->size = (uint64_t)size & ~UINT64_C(7);
 	return remap(p);
 }
 

@@ -11,7 +11,7 @@
  *
  * Read through a mapping (so a mount of a large database costs nothing until a
  * page is looked up), written with pwrite(2) (so a full disk is an error code
- * and not a signal).  Not thread-safe.
+ * and not a signal).  Not thread-safe, but for pages_write() and pages_sync().
  */
 #include <stdint.h>
 
@@ -27,7 +27,13 @@ uint32_t pages_count(const struct pages *p);
 /* 0: unknown. */
 uint64_t pages_get(const struct pages *p, uint32_t pgno);
 
-int pages_set(struct pages *p, uint32_t pgno, uint64_t hash);
+/*
+ * Write n entries from page pgno on.  What lies beyond the present count stays
+ * unknown until pages_extend(), so that a thread may write while others read.
+ */
+int pages_write(struct pages *p, uint32_t pgno, const uint64_t *hashes,
+		uint32_t n);
+int pages_extend(struct pages *p);
 
 /* Forget the entries beyond count. */
 int pages_truncate(struct pages *p, uint32_t count);

@@ -131,21 +131,80 @@ static int write_sealing(struct db *db, const struct ltx_header *header,
 	return rc;
 }
 
-/* Step 2, from memory. */
-static int note_pages(struct db *db, const struct batch *b)
+/* Entries that the batch takes away are gone for readers at once.  Lock held. */
+static int cut_pages(struct db *db, const struct ltx_header *header,
+		     uint32_t low_commit)
 {
-	const struct pgmap *map = &b->map;
-	int rc = 0;
+	bool fresh = header->page_size != db->position.page_size ||
+		     header->kind == LTX_DROP;
 
-	if (b->page_size != db->position.page_size)
-		rc = pages_truncate(db->pages, 0);
-	if (rc == 0)
-		rc = pages_truncate(db->pages, b->low_commit);
-	for (size_t i = 0; rc == 0 && i < map->capacity; i++)
-		if (map->entries[i].value)
-			rc = pages_set(db->pages, map->entries[i].pgno,
-				       b->hashes[map->entries[i].value - 1]);
+	return pages_truncate(db->pages, fresh ? 0 : low_commit);
+}
+
+/*
+ * The entries of the batch, in runs.  Readers find its pages in sealing, so
+ * they do not wait for this.
+ */
+static int write_pages(struct db *db, const struct batch *b)
+{
+	AUTO(mem) uint32_t *pgnos = NULL;
+	uint64_t run[256];
+	uint32_t n = 0;
+	size_t count = 0;
+	int rc = pgmap_sorted(&b->map, &pgnos, &count);
+
+	for (size_t i = 0; rc == 0 && i < count; i++) {
+		(void)batch_find(b, pgnos[i], &run[n++]);
+		if (n < 256 && i + 1 < count && pgnos[i + 1] == pgnos[i] + 1)
+			continue;
+		rc = pages_write(db->pages, pgnos[i] - n + 1, run, n);
+		n = 0;
+	}
 	return rc < 0 ? rc : pages_sync(db->pages);
+}
+
+/* Step 2, from memory.  b is NULL for a batch without pages. */
+static int note_pages(struct db *db, const struct ltx_header *header,
+		      const struct batch *b)
+{
+	int rc;
+
+	(void)pthread_mutex_lock(&db->lock);
+	rc = cut_pages(db, header, b ? b->low_commit : header->commit);
+	(void)pthread_mutex_unlock(&db->lock);
+	if (rc == 0 && b)
+		rc = write_pages(db, b);
+	FAILPOINT("seal-pages");
+	return rc;
+}
+
+static struct position position_after(const struct ltx_header *header)
+{
+	struct position p = {
+		.txid = header->max_txid,
+		.dbsum = header->post_dbsum,
+		.page_size = header->page_size,
+		.commit = header->commit,
+		.timestamp_ms = header->timestamp_ms,
+	};
+
+	if (header->kind == LTX_DROP) {
+		p.dropped = true;
+		p.page_size = p.commit = 0;
+	}
+	return p;
+}
+
+/*
+ * The batch is in position and pages: it need not be in memory any more.
+ * Lock held.
+ */
+static int take_over(struct db *db, const struct position *position)
+{
+	db->position = *position;
+	db->adopt = true;
+	batch_free(TAKE(db->sealing));
+	return pages_extend(db->pages);
 }
 
 /* Step 4; again after a failure, before anything else is sealed. */
@@ -162,31 +221,19 @@ static int adopt(struct db *db)
 	return 0;
 }
 
-/* Steps 3 and 4.  After 3 the batch is in position and pages. */
+/* Steps 3 and 4. */
 static int publish(struct db *db, const struct ltx_header *header)
 {
-	struct position next = {
-		.txid = header->max_txid,
-		.dbsum = header->post_dbsum,
-		.page_size = header->page_size,
-		.commit = header->commit,
-		.timestamp_ms = header->timestamp_ms,
-	};
-	int rc;
+	struct position next = position_after(header);
+	int rc = position_store(db->state_fd, "position", &next);
 
-	if (header->kind == LTX_DROP) {
-		next.dropped = true;
-		next.page_size = next.commit = 0;
-	}
-	FAILPOINT("seal-pages");
-	rc = position_store(db->state_fd, "position", &next);
 	if (rc < 0)
 		return rc;
-	db->position = next;
-	batch_free(TAKE(db->sealing));
-	db->adopt = true;
 	FAILPOINT("seal-position");
-	return adopt(db);
+	(void)pthread_mutex_lock(&db->lock);
+	rc = take_over(db, &next);
+	(void)pthread_mutex_unlock(&db->lock);
+	return rc < 0 ? rc : adopt(db);
 }
 
 /* Close what is open, so that commits gather in a new batch from here on. */
@@ -194,9 +241,8 @@ static int close_open(struct db *db)
 {
 	int rc;
 
-	rc = adopt(db);
-	if (rc < 0 || db->sealing)
-		return rc < 0 ? rc : 1;
+	if (db->sealing)
+		return 1;
 	rc = db_pull(db);
 	if (rc < 0) {
 		db_fail(db, "reading the WAL");
@@ -209,20 +255,15 @@ static int close_open(struct db *db)
 	return 1;
 }
 
-static int sealed(struct db *db, const struct ltx_header *header)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
-	int rc = note_pages(db, db->sealing);
-
-	return rc < 0 ? rc : publish(db, header);
-}
-
 /* Seal lock held. */
 static int seal_locked(struct db *db)
 {
 	struct ltx_header header;
 	int rc;
 
+	rc = adopt(db);
+	if (rc < 0)
+		return rc;
 	(void)pthread_mutex_lock(&db->lock);
 	rc = db->spool ? close_open(db) : 0;
 	(void)pthread_mutex_unlock(&db->lock);
@@ -232,7 +273,9 @@ static int seal_locked(struct db *db)
 	header = batch_header(db);
 	rc = write_sealing(db, &header, db->sealing);
 	if (rc == 0)
-		rc = sealed(db, &header);
+		rc = note_pages(db, &header, db->sealing);
+	if (rc == 0)
+		rc = publish(db, &header);
 	if (rc < 0)
 		return error_wrap(rc, "sealing batch %016" PRIx64 " of '%s'",
 				  header.max_txid, db->path);
@@ -275,12 +318,10 @@ int db_drop(struct db *db)
 		return rc;
 	header = empty_header(db, LTX_DROP);
 	rc = write_sealing(db, &header, NULL);
-	(void)pthread_mutex_lock(&db->lock);
 	if (rc == 0)
-		rc = pages_truncate(db->pages, 0);
+		rc = note_pages(db, &header, NULL);
 	if (rc == 0)
 		rc = publish(db, &header);
-	(void)pthread_mutex_unlock(&db->lock);
 	if (rc < 0)
 		return error_wrap(rc, "dropping '%s'", db->path);
 	log_info("database dropped", "db=%s txid=%016" PRIx64,
@@ -324,22 +365,32 @@ static int read_sealing(struct db *db, int fd, page_fn fn,
 static int note_page(struct db *db, uint32_t pgno, const void *page,
 		     uint32_t page_size)
 {
-	return pages_set(db->pages, pgno,
-			 ltx_dbsum_page(pgno, page, page_size));
+	uint64_t hash = ltx_dbsum_page(pgno, page, page_size);
+
+	return pages_write(db->pages, pgno, &hash, 1);
 }
 
 /* Step 2, from the file. */
 static int note_file(struct db *db, int fd, struct ltx_header *header)
 {
-	bool fresh = header->page_size != db->position.page_size ||
-		     header->kind == LTX_DROP;
-	int rc = fresh ? pages_truncate(db->pages, 0) : 0;
+	int rc = cut_pages(db, header, header->commit);
 
 	if (rc == 0)
 		rc = read_sealing(db, fd, note_page, header);
-	if (rc == 0)
-		rc = pages_truncate(db->pages, header->commit);
 	return rc < 0 ? rc : pages_sync(db->pages);
+}
+
+/* Steps 2 to 4, of a file that a crash left after step 1. */
+static int finish_sealing(struct db *db, int fd, struct ltx_header *header)
+{
+	struct position next = position_after(header);
+	int rc = note_file(db, fd, header);
+
+	if (rc == 0)
+		rc = position_store(db->state_fd, "position", &next);
+	if (rc == 0)
+		rc = take_over(db, &next);
+	return rc < 0 ? rc : adopt(db);
 }
 
 int db_recover_sealing(struct db *db)
@@ -359,11 +410,8 @@ int db_recover_sealing(struct db *db)
 		(void)unlinkat(db->state_fd, SEALING, 0);
 		return 0;
 	}
-	rc = note_file(db, fd, &header);
-	if (rc < 0)
-		return rc;
 	log_info("finishing a batch that a crash interrupted",
 		 "db=%s txid=%016" PRIx64, log_quote(db->path),
 		 header.max_txid);
-	return publish(db, &header);
+	return finish_sealing(db, fd, &header);
 }
