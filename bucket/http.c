@@ -239,11 +239,10 @@ static void set_callbacks(CURL *curl, struct exchange *x)
 }
 
 /*
- * There is no seek callback on purpose.  When a kept connection turns out to
- * be dead, libcurl sends the request again by itself; a conditional put must
- * not be sent again without its caller knowing.  As the body cannot be rewound
- * it fails instead, and bucket_retry decides.  An empty body needs no
- * rewinding, so it goes over a connection of its own.
+ * When a kept connection turns out to be dead, libcurl sends the request again
+ * by itself.  There is no seek callback, so that a body that was sent cannot be
+ * rewound, and it fails instead; bucket_retry decides.  An empty body needs no
+ * rewinding: where it matters, it goes over a connection of its own.
  */
 static void set_method(CURL *curl, const struct http_request *request)
 {
@@ -252,7 +251,8 @@ static void set_method(CURL *curl, const struct http_request *request)
 	if (request->body) {
 		(void)curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
 		(void)curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT,
-				       request->body->size == 0 ? 1L : 0L);
+				       (long)(request->once &&
+					      request->body->size == 0));
 		(void)curl_easy_setopt(curl, CURLOPT_INFILESIZE_LARGE,
 				       (curl_off_t)request->body->size);
 		(void)curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST,

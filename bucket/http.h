@@ -53,6 +53,7 @@ struct http_request {
 	const char *url;
 	const char *const *headers; /* "name: value", ends with NULL */
 	const struct http_body *body; /* NULL: none */
+	bool once; /* never send it again without the caller knowing */
 
 	/* The body of a reply with this status goes to the sink. */
 	long sink_status;
