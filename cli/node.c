@@ -81,7 +81,7 @@ static void hand_over(struct node *n, struct node_db *db)
 	if (uploader_add(n->uploader, db->path, db->spool, db->confirmed) < 0) {
 		log_error("database is not uploaded", "db=%s error=%s",
 			  log_quote(db->path), log_quote(error_message()));
-		db->refused = strdup(error_message());
+		atomic_store(&db->refused, strdup(error_message()));
 		return;
 	}
 	/* What was committed before the uploader knew of it. */

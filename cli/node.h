@@ -49,9 +49,9 @@ struct node_config {
 
 struct node_db {
 	char *path;
-	struct spool *spool; /* capture's */
-	uint64_t confirmed;  /* when it appeared */
-	char *refused;	     /* why the uploader would not have it, or NULL */
+	struct spool *spool;	 /* capture's */
+	uint64_t confirmed;	 /* when it appeared */
+	_Atomic(char *) refused; /* why it is not uploaded, or NULL */
 };
 
 struct node {

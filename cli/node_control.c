@@ -80,14 +80,16 @@ static int sync_path(struct node *n, const char *path, struct buf *ret)
 {
 	char text[LTX_TXID_TEXT_SIZE];
 	const struct node_db *db;
+	const char *refused;
 	uint64_t txid;
 	int rc = settle(n, path, &txid);
 
 	if (rc < 0)
 		return rc;
 	db = node_find(n, path);
-	if (db && db->refused)
-		return error_set(-EIO, "it is not uploaded: %s", db->refused);
+	refused = db ? atomic_load(&db->refused) : NULL;
+	if (refused)
+		return error_set(-EIO, "it is not uploaded: %s", refused);
 	rc = wait_confirmed(n, path, txid);
 	if (rc < 0)
 		return rc;
@@ -186,7 +188,7 @@ static const char *error_of(const struct capture_status *capture,
 static json_t *json_of(struct node *n, const struct capture_status *capture)
 {
 	const struct node_db *db = node_find(n, capture->path);
-	const char *refused = db ? db->refused : NULL;
+	const char *refused = db ? atomic_load(&db->refused) : NULL;
 	struct uploader_status uploader = {0};
 	const char *error;
 

@@ -27,7 +27,8 @@ static void hide_credentials(char *line)
 		size_t length = strcspn(user, " '\"");
 		char *at = memrchr(user, '@', length);
 
-		if (*user != '/' && at && memchr(user, ':', (size_t)(at - user)))
+		if (*user != '/' && at &&
+		    memchr(user, ':', (size_t)(at - user)))
 			memmove(user, at, strlen(at) + 1);
 		url = user;
 	}

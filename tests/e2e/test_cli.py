@@ -251,18 +251,26 @@ def test_documents_have_the_names_that_the_man_page_promises(example, file_bucke
         assert names(document) == man_json(verb), verb
 
 
-def test_names_with_blanks_go_all_the_way(example, file_bucket, work):
-    data, database = example
-    txid = sync(database)
-    expected = copy_at_rest(database, work / "expected")
-    status, = json.loads(litebucket("status", "--json", data.point).stdout)["databases"]
+def test_names_with_blanks_go_all_the_way(bucket, mount, work):
+    name = "2024/sub dir/my app\u00e9.db"
+    with mount(bucket, name="my data") as data:
+        (data / name).parent.mkdir(parents=True)
+        commit(data / name)
+        txid = sync(data / name)
+        expected = copy_at_rest(data / name, work / "expected")
+        status, = json.loads(litebucket("status", "--json", data.point).stdout)["databases"]
     assert (status["path"], status["txid"], status["confirmed"], status["state"]) == (
-        "sub dir/my app.db", txid, txid, "idle")
-    listed, = json.loads(litebucket("list", "--json", file_bucket.url).stdout)["databases"]
-    assert (listed["path"], listed["txid"], listed["state"]) == ("sub dir/my app.db", txid, "live")
-    line = litebucket("restore", "-o", work / "re stored", file_bucket.url_of("sub dir/my app.db")).stdout
+        name, txid, txid, "idle")
+    known = {"env": bucket.environment()}
+    listed, = json.loads(litebucket("list", "--json", bucket.url, **known).stdout)["databases"]
+    assert (listed["path"], listed["txid"], listed["state"]) == (name, txid, "live")
+    line = litebucket("restore", "-o", work / "re stored", bucket.url_of(name), **known).stdout
     assert re.fullmatch(rf'txid={txid} time=\S+Z size=\d+ path="{work}/re stored"\n', line)
     assert_same_bytes(work / "re stored", expected)
+    # The name that it has in the bucket is right as well.
+    litebucket("restore", "-o", work / "again", bucket.url_of(listed["key"]), **known)
+    assert_same_bytes(work / "again", expected)
+    fails(NOT_FOUND, "there is no", "history", bucket.url_of("2024/sub dir/nothing"), **known)
 
 
 def test_tables_show_what_the_documents_hold(example, file_bucket):
