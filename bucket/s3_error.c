@@ -9,7 +9,10 @@
 
 #include "bucket/s3_error.h"
 
-enum { SAID_SIZE = 512 };
+enum {
+	SAID_SIZE = 512,
+	SKEW_MS = 10 * 60000, /* stores refuse 15 minutes */
+};
 
 struct failure {
 	const struct s3_asked *asked;
@@ -194,6 +197,15 @@ static int unexpected(const struct failure *f)
 			 "of an S3 store?", f->said, f->asked->endpoint);
 }
 
+/* A HEAD is refused without a reason; the clocks may be one. */
+static say_fn refused(const struct failure *f)
+{
+	int64_t date = http_header_date_ms(f->response, "date");
+
+	return date && llabs(date - clock_wall_ms()) > SKEW_MS ? clock_skew
+							       : access_denied;
+}
+
 static say_fn by_status(const struct failure *f)
 {
 	switch (f->status) {
@@ -204,7 +216,7 @@ static say_fn by_status(const struct failure *f)
 		return redirected;
 	case 401:
 	case 403:
-		return access_denied;
+		return refused(f);
 	case 404:
 		return f->asked->head && f->asked->object ? no_object
 							  : unexpected;
