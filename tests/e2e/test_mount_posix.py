@@ -41,11 +41,11 @@ def shared(mount, file_bucket, work):
         yield mounted.point
 
 
-def as_nobody(code, *arguments):
+def as_nobody(code, *arguments, groups=()):
     """Run Python as another user; its output."""
     result = subprocess.run(
         [sys.executable, "-c", "import os, sys, errno, stat\n" + code, *map(str, arguments)],
-        user=NOBODY, group=NOBODY, extra_groups=[], text=True, cwd="/", timeout=60,
+        user=NOBODY, group=NOBODY, extra_groups=groups, text=True, cwd="/", timeout=60,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -220,6 +220,22 @@ def test_large_files_are_copied_whole(data, work):
     run("cmp", original, data / "again")
 
 
+def test_a_file_of_which_memory_has_a_part_is_read_whole(mount, file_bucket, work):
+    content = os.urandom(1 << 20)
+    (work / "data").mkdir()
+    path = work / "data" / "file"
+    path.write_bytes(content)
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    for offset in range(0, len(content), 100_000):
+        os.pread(fd, 4096, offset)
+    os.close(fd)
+    with mount(file_bucket) as mounted:
+        assert (mounted / "file").read_bytes() == content
+
+
 def test_allocating_and_punching_holes_work(data):
     path = data / "file"
     path.write_bytes(b"x" * 65536)
@@ -312,6 +328,16 @@ def test_a_set_group_id_directory_gives_its_group(shared):
     assert os.stat(shared / "team" / "file").st_gid == 1234
     assert os.stat(shared / "team" / "dir").st_gid == 1234
     assert os.stat(shared / "team" / "dir").st_mode & stat.S_ISGID
+
+
+@root_only
+def test_a_user_may_write_where_a_further_group_may(shared):
+    (shared / "team").mkdir()
+    os.chown(shared / "team", 0, 1234)
+    os.chmod(shared / "team", 0o770)
+    as_nobody("os.chdir(sys.argv[1]); os.mkdir('dir'); open('file', 'w').close()",
+              shared / "team", groups=[1234])
+    assert os.stat(shared / "team" / "file").st_uid == NOBODY
 
 
 @root_only
