@@ -221,6 +221,21 @@ def test_a_state_that_was_swapped_for_another_is_refused(filled, work):
     assert not (work / "db").exists()
 
 
+def test_an_intact_object_of_another_history_is_refused(filled, mount, work):
+    """Only the checksums of whole databases tell that it does not belong here."""
+    bucket, txids = filled
+    other = harness.FileBucket(work / "other-bucket")
+    with mount(other, name="other") as data:
+        for text in ("a", "b", "c", "d", "e", "f"):
+            commit(data / "app.db", text, size=20000)
+            sync(data / "app.db")
+    foreign = slot_key(other, "app.db", txids[1])
+    bucket.write(slot_key(bucket, "app.db", txids[1]), other.read(foreign))
+    refused(FAILED, txids[1], "restore", "--txid", txids[1], "-o", work / "db",
+            bucket.url_of("app.db"), bucket=bucket)
+    assert not (work / "db").exists()
+
+
 # --- the store
 
 def unused_port():

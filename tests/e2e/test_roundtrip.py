@@ -1,7 +1,9 @@
 """What applications commit arrives in the bucket and comes back, byte for byte."""
+import sqlite3
+
 import pytest
 
-from harness import (assert_intact, assert_same_bytes, copy_at_rest, history, objects, restore,
+from harness import (assert_intact, assert_same_bytes, copy_at_rest, history, objects, restore, run,
                      sync)
 from workload import JOURNALS, PAGE_SIZES, Workload
 
@@ -41,6 +43,33 @@ def test_every_commit_comes_back_byte_for_byte(bucket, mount, work, soak, c_clie
     restore(bucket, "app.db", work / "latest")
     assert_same_bytes(work / "latest", states[chosen[0]])
     assert_intact(work / "latest")
+
+
+@pytest.mark.parametrize("journal", JOURNALS)
+def test_every_batch_sealed_beside_a_writer_is_a_committed_state(file_bucket, mount, work, soak,
+                                                                 c_client, journal):
+    with mount(file_bucket, "--upload-interval", "0") as data:
+        run(c_client, data / "app.db", journal, "together", soak(300, 5000))
+        sync(data / "app.db")
+        expected = copy_at_rest(data / "app.db", work / "expected")
+    txids = history(file_bucket, "app.db")
+    assert len(txids) > 10, "nothing was sealed beside the writer"
+    for txid in txids[::-(len(txids) // 20 + 1)]:
+        restored = work / txid
+        restore(file_bucket, "app.db", restored, txid)
+        assert_intact(restored)
+        assert different_numbers(restored) <= 1, f"{txid} holds half a transaction"
+        if txid == txids[-1]:
+            assert_same_bytes(restored, expected)
+        restored.unlink()
+
+
+def different_numbers(database):
+    connection = sqlite3.connect(f"file:{database}?immutable=1", uri=True)
+    made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'same'").fetchone()
+    found = made and connection.execute("SELECT count(DISTINCT n) FROM same").fetchone()[0]
+    connection.close()
+    return found or 0
 
 
 def test_a_stop_uploads_what_is_pending(bucket, mount, work, c_client):

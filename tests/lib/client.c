@@ -5,12 +5,15 @@
  *	client DB JOURNAL blob BYTES	insert one large blob
  *	client DB JOURNAL update	change every third row
  *	client DB JOURNAL delete	remove every second row
+ *	client DB JOURNAL together N	N transactions, of which every fifth is
+ *					rolled back, that set all rows of a
+ *					table, on many pages, to one number
  *	client DB JOURNAL loop		commit rows 1, 2, 3, ... and print each
  *					number once its commit has returned,
  *					until something fails
  *
- * All but loop expect a table t(id INTEGER PRIMARY KEY, n INTEGER, body BLOB);
- * loop makes its own, numbers(n INTEGER PRIMARY KEY, body BLOB).
+ * rows to delete expect a table t(id INTEGER PRIMARY KEY, n INTEGER, body BLOB);
+ * together and loop make their own.
  */
 #include <sqlite3.h>
 #include <stdio.h>
@@ -107,6 +110,31 @@ static void loop(void)
 	}
 }
 
+/*
+ * A small cache makes SQLite write pages of a transaction before its end, and
+ * frequent checkpoints make the WAL start over all the time.
+ */
+static void together(int transactions)
+{
+	sqlite3_stmt *update;
+
+	run("PRAGMA cache_size=10");
+	run("PRAGMA wal_autocheckpoint=50");
+	run("BEGIN; CREATE TABLE same(n INTEGER, body BLOB);"
+	    "INSERT INTO same WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL "
+	    "SELECT i + 1 FROM c WHERE i < 40) "
+	    "SELECT 0, randomblob(3000) FROM c; COMMIT");
+	update = prepare("UPDATE same SET n = ?, body = randomblob(3000)");
+	for (int n = 1; n <= transactions; n++) {
+		run("BEGIN IMMEDIATE");
+		check(sqlite3_bind_int(update, 1, n));
+		check(sqlite3_step(update));
+		check(sqlite3_reset(update));
+		run(n % 5 == 0 ? "ROLLBACK" : "COMMIT");
+	}
+	check(sqlite3_finalize(update));
+}
+
 static void set_journal(const char *mode)
 {
 	char pragma[64];
@@ -133,6 +161,8 @@ int main(int argc, char **argv)
 		run("UPDATE t SET n = n + 1 WHERE id % 3 = 0");
 	else if (strcmp(verb, "delete") == 0)
 		run("DELETE FROM t WHERE id % 2 = 0");
+	else if (strcmp(verb, "together") == 0)
+		together(n);
 	else if (strcmp(verb, "loop") == 0)
 		loop();
 	else
