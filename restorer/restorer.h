@@ -12,10 +12,12 @@
  *   2. Choose the point: the last TXID, a given one, or the last at or before
  *      a time.  A time is found by binary search over the headers' times.
  *   3. Plan (restorer/plan.h): a base and what leads from it to the point.
- *   4. Fetch the planned files in parallel, each into a temporary file, and
- *      verify each one's checksum before anything of it is used.
+ *   4. Fetch the planned files in parallel, small ones into memory, large ones
+ *      into temporary files, and verify each one's checksum before anything of
+ *      it is used.
  *   5. Apply them in order to a temporary file next to the target.
- *   6. Compare the rolling checksum of the result with the last file's.
+ *   6. After each, compare the rolling checksum of the database with what the
+ *      file says it is before and after it.
  *   7. fsync, rename, fsync of the directory.
  *
  * The result is byte for byte the committed state, or an error that names the
