@@ -37,15 +37,16 @@ static const char *kind_name(uint32_t kind)
 /* A restorer_point_fn; arg is the JSON array. */
 static int add_point(const struct restorer_point *p, void *arg)
 {
-	json_t *point =
-		json_pack("{s:o, s:o, s:s, s:i, s:I, s:i, s:i}", "txid",
-			  report_json_txid(p->txid), "time",
-			  report_json_time(p->timestamp_ms), "kind",
-			  kind_name(p->kind), "level", (int)p->level,
-			  "object_size", (json_int_t)p->size, "page_size",
-			  (int)p->page_size, "pages", (int)p->commit);
+	json_t *o = json_object();
 
-	if (json_array_append_new(arg, point) < 0)
+	report_field(&o, "txid", report_json_txid(p->txid));
+	report_field(&o, "time", report_json_time(p->timestamp_ms));
+	report_field(&o, "kind", json_string(kind_name(p->kind)));
+	report_field(&o, "level", json_integer(p->level));
+	report_field(&o, "object_size", json_integer((json_int_t)p->size));
+	report_field(&o, "page_size", json_integer(p->page_size));
+	report_field(&o, "pages", json_integer(p->commit));
+	if (json_array_append_new(arg, o) < 0)
 		return error_set(-ENOMEM, "out of memory");
 	return 0;
 }
@@ -53,14 +54,15 @@ static int add_point(const struct restorer_point *p, void *arg)
 static int print_json(struct bucket *bucket, const char *url)
 {
 	json_t *points = json_array();
+	json_t *d = report_document();
 	int rc = restorer_history(bucket, "", add_point, points);
 
-	if (rc < 0) {
-		json_decref(points);
-		return rc;
-	}
-	return report_json(json_pack("{s:i, s:o, s:o}", "version", 1, "url",
-				     report_json_text(url), "points", points));
+	report_field(&d, "url", report_json_text(url));
+	report_field(&d, "points", points);
+	if (rc == 0)
+		return report_json(d);
+	json_decref(d);
+	return rc;
 }
 
 /* A restorer_point_fn; arg is the table. */

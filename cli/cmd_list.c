@@ -95,30 +95,37 @@ static const char *state_of(const struct listed *db)
 
 static json_t *json_of(const struct listed *db)
 {
+	const struct restorer_point *head = &db->head;
+	json_int_t size = (json_int_t)head->page_size * head->commit;
 	char path[BUCKET_KEY_MAX];
+	json_t *o = json_object();
 
-	return json_pack("{s:o, s:s, s:s, s:o, s:o, s:i, s:i, s:I, s:o}",
-			 "path", report_json_text(path_of(db, path)), "key",
-			 db->key, "state", state_of(db), "txid",
-			 report_json_txid(db->head.txid), "time",
-			 report_json_time(db->head.timestamp_ms), "page_size",
-			 (int)db->head.page_size, "pages", (int)db->head.commit,
-			 "size",
-			 (json_int_t)db->head.page_size * db->head.commit,
-			 "error",
-			 db->error ? report_json_text(db->error) : json_null());
+	report_field(&o, "path", report_json_text(path_of(db, path)));
+	report_field(&o, "key", report_json_text(db->key));
+	report_field(&o, "state", json_string(state_of(db)));
+	report_field(&o, "txid", report_json_txid(head->txid));
+	report_field(&o, "time", report_json_time(head->timestamp_ms));
+	report_field(&o, "page_size", json_integer(head->page_size));
+	report_field(&o, "pages", json_integer(head->commit));
+	report_field(&o, "size", json_integer(size));
+	report_field(&o, "error", report_json_text(db->error));
+	return o;
 }
 
 static int print_json(const struct listing *l, const char *url)
 {
 	json_t *databases = json_array();
+	json_t *d = report_document();
+	int rc = 0;
 
-	for (size_t i = 0; i < l->n; i++)
-		if (json_array_append_new(databases, json_of(&l->items[i])) < 0)
-			return error_set(-ENOMEM, "out of memory");
-	return report_json(json_pack("{s:i, s:o, s:o}", "version", 1, "bucket",
-				     report_json_text(url), "databases",
-				     databases));
+	for (size_t i = 0; i < l->n && rc == 0; i++)
+		rc = json_array_append_new(databases, json_of(&l->items[i]));
+	report_field(&d, "bucket", report_json_text(url));
+	report_field(&d, "databases", databases);
+	if (rc == 0)
+		return report_json(d);
+	json_decref(d);
+	return error_set(-ENOMEM, "out of memory for the JSON document");
 }
 
 static void add_row(struct columns *t, const struct listed *db)

@@ -66,16 +66,20 @@ static int check_settings(const struct restore_settings *s)
 static int print_json(const struct restore_settings *s,
 		      const struct restorer_result *r)
 {
-	return report_json(
-		json_pack("{s:i, s:o, s:o, s:i, s:i, s:I, s:o, s:I, s:i, s:b}",
-			  "version", 1, "txid", report_json_txid(r->txid),
-			  "time", report_json_time(r->timestamp_ms),
-			  "page_size", (int)r->page_size, "pages",
-			  (int)r->commit, "size",
-			  (json_int_t)r->page_size * r->commit, "path",
-			  report_json_text(s->output), "bytes_fetched",
-			  (json_int_t)r->bytes_fetched, "files", (int)r->files,
-			  "proven", (int)r->proven));
+	json_int_t size = (json_int_t)r->page_size * r->commit;
+	json_t *d = report_document();
+
+	report_field(&d, "txid", report_json_txid(r->txid));
+	report_field(&d, "time", report_json_time(r->timestamp_ms));
+	report_field(&d, "page_size", json_integer(r->page_size));
+	report_field(&d, "pages", json_integer(r->commit));
+	report_field(&d, "size", json_integer(size));
+	report_field(&d, "path", report_json_text(s->output));
+	report_field(&d, "bytes_fetched",
+		     json_integer((json_int_t)r->bytes_fetched));
+	report_field(&d, "files", json_integer(r->files));
+	report_field(&d, "proven", json_boolean(r->proven));
+	return report_json(d);
 }
 
 static void print_line(const struct restore_settings *s,

@@ -24,12 +24,16 @@ static const struct option sync_options[] = {
 static int print(const struct sync_settings *s, const char *path,
 		 const char *txid)
 {
-	if (s->json)
-		return report_json(json_pack("{s:i, s:o, s:s}", "version", 1,
-					     "path", report_json_text(path),
-					     "txid", txid));
-	(void)puts(txid);
-	return 0;
+	json_t *d;
+
+	if (!s->json) {
+		(void)puts(txid);
+		return 0;
+	}
+	d = report_document();
+	report_field(&d, "path", report_json_text(path));
+	report_field(&d, "txid", json_string(txid));
+	return report_json(d);
 }
 
 static int run(const void *settings, char **operands)

@@ -185,30 +185,42 @@ static const char *error_of(const struct capture_status *capture,
 	return refused ? refused : uploader->error;
 }
 
+static void add_state(json_t **o, const struct capture_status *capture,
+		      const struct uploader_status *uploader,
+		      const char *refused)
+{
+	const char *state = state_of(capture, uploader, refused);
+	const char *error = error_of(capture, uploader, refused);
+
+	report_field(o, "path", report_json_text(capture->path));
+	report_field(o, "state", json_string(state));
+	report_field(o, "error", report_json_text(*error ? error : NULL));
+	report_field(o, "txid", report_json_txid(capture->txid));
+	report_field(o, "confirmed", report_json_txid(uploader->confirmed));
+	report_field(o, "confirmed_at",
+		     report_json_time(uploader->confirmed_at_ms));
+}
+
 static json_t *json_of(struct node *n, const struct capture_status *capture)
 {
 	const struct node_db *db = node_find(n, capture->path);
 	const char *refused = db ? atomic_load(&db->refused) : NULL;
 	struct uploader_status uploader = {0};
-	const char *error;
+	json_t *o = json_object();
 
 	/* Not added: refused says why, or it is being added right now. */
 	(void)uploader_status(n->uploader, capture->path, &uploader);
-	error = error_of(capture, &uploader, refused);
-	return json_pack(
-		"{s:o, s:s, s:o, s:o, s:o, s:i, s:i, s:b, s:b, s:I, s:I, s:f, "
-		"s:o}",
-		"path", report_json_text(capture->path), "state",
-		state_of(capture, &uploader, refused), "txid",
-		report_json_txid(capture->txid), "confirmed",
-		report_json_txid(uploader.confirmed), "confirmed_at",
-		report_json_time(uploader.confirmed_at_ms), "page_size",
-		(int)capture->page_size, "pages", (int)capture->commit, "wal",
-		(int)capture->wal, "pending", (int)capture->pending,
-		"spool_batches", (json_int_t)uploader.spool_batches,
-		"spool_bytes", (json_int_t)uploader.spool_bytes, "lag_seconds",
-		lag_seconds(n, db), "error",
-		*error ? report_json_text(error) : json_null());
+	add_state(&o, capture, &uploader, refused);
+	report_field(&o, "page_size", json_integer(capture->page_size));
+	report_field(&o, "pages", json_integer(capture->commit));
+	report_field(&o, "wal", json_boolean(capture->wal));
+	report_field(&o, "pending", json_boolean(capture->pending));
+	report_field(&o, "spool_batches",
+		     json_integer((json_int_t)uploader.spool_batches));
+	report_field(&o, "spool_bytes",
+		     json_integer((json_int_t)uploader.spool_bytes));
+	report_field(&o, "lag_seconds", json_real(lag_seconds(n, db)));
+	return o;
 }
 
 /* A capture_status_fn; arg is the report. */
@@ -228,21 +240,20 @@ static int append(const char *data, size_t size, void *arg)
 	return buf_append(arg, data, size) < 0 ? -1 : 0;
 }
 
-static int print_status(struct report *r, struct buf *ret)
+static int print_status(const struct report *r, struct buf *ret)
 {
-	struct node *n = r->node;
-	json_t *status =
-		json_pack("{s:i, s:o, s:o, s:o, s:O}", "version", 1, "mount",
-			  report_json_text(n->config.mountpoint), "directory",
-			  report_json_text(n->config.directory), "bucket",
-			  report_json_text(n->bucket->url), "databases",
-			  r->databases);
+	const struct node *n = r->node;
+	json_t *d = report_document();
 	int rc;
 
-	if (!status)
+	report_field(&d, "mount", report_json_text(n->config.mountpoint));
+	report_field(&d, "directory", report_json_text(n->config.directory));
+	report_field(&d, "bucket", report_json_text(n->bucket->url));
+	report_field(&d, "databases", json_incref(r->databases));
+	if (!d)
 		return error_set(-ENOMEM, "out of memory for the status");
-	rc = json_dump_callback(status, append, ret, JSON_COMPACT);
-	json_decref(status);
+	rc = json_dump_callback(d, append, ret, JSON_COMPACT);
+	json_decref(d);
 	return rc < 0 ? error_set(-EFBIG, "the status is too long") : 0;
 }
 

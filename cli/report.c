@@ -72,6 +72,24 @@ int report_finish(int code)
 	return code ? code : CLI_FAILED;
 }
 
+json_t *report_document(void)
+{
+	json_t *document = json_object();
+
+	report_field(&document, "version", json_integer(1));
+	return document;
+}
+
+void report_field(json_t **object, const char *name, json_t *value)
+{
+	if (*object && json_object_set_new(*object, name, value) == 0)
+		return;
+	if (!*object)
+		json_decref(value);
+	json_decref(*object);
+	*object = NULL;
+}
+
 int report_json(json_t *document)
 {
 	int rc;
@@ -121,9 +139,11 @@ static size_t utf8_length(const unsigned char *text)
 json_t *report_json_text(const char *text)
 {
 	static const char replacement[] = "\xef\xbf\xbd";
-	AUTO(mem) char *clean = malloc(strlen(text) * 3 + 1);
+	AUTO(mem) char *clean = text ? malloc(strlen(text) * 3 + 1) : NULL;
 	char *end = clean;
 
+	if (!text)
+		return json_null();
 	if (!clean)
 		return NULL;
 	while (*text) {

@@ -24,12 +24,23 @@ void report_warning(const char *fmt, ...) PRINTF_LIKE(1, 2);
  */
 int report_finish(int code);
 
-/* Print a document on stdout; takes the reference.  NULL is -ENOMEM. */
+/*
+ * Print a document on stdout; takes the reference.  NULL is -ENOMEM.  All have
+ * the version that report_document() gives them.
+ */
+json_t *report_document(void);
 int report_json(json_t *document);
 
 /*
+ * Add a member; takes the reference to value.  When there is no memory, for
+ * value or for the member, *object is freed and becomes NULL, so that it is
+ * enough to look at the end.
+ */
+void report_field(json_t **object, const char *name, json_t *value);
+
+/*
  * Strings that people chose: JSON is UTF-8, file names need not be.  Bytes
- * that are not become U+FFFD.
+ * that are not become U+FFFD.  NULL becomes null.
  */
 json_t *report_json_text(const char *text);
 
