@@ -8,7 +8,9 @@
 
 #include "fuse/caller.h"
 
-enum { CAPABILITY_WORDS = _LINUX_CAPABILITY_U32S_3 };
+enum {
+	CAPABILITY_WORDS = _LINUX_CAPABILITY_U32S_3
+};
 
 struct capabilities {
 	struct __user_cap_header_struct header;
@@ -46,7 +48,7 @@ void caller_own_thread(void)
 struct caller caller_assume(bool privileged, uid_t uid, gid_t gid,
 			    unsigned mask, unsigned own_umask)
 {
-	struct caller as = { privileged && (uid || gid), own_umask };
+	struct caller as = {privileged && (uid || gid), own_umask};
 
 	(void)umask(mask);
 	if (as.changed) {

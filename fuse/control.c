@@ -19,7 +19,8 @@ static int open_target(const char *path)
 	if (errno == ENOTCONN)
 		return error_set(-ENOTCONN,
 				 "'%s' is in a mount whose litebucket has "
-				 "ended; start it again", path);
+				 "ended; start it again",
+				 path);
 	return error_errno("opening '%s'", path);
 }
 
@@ -56,8 +57,10 @@ static int exchange(int fd, const char *path, unsigned long command,
 	case ENOTCONN:
 	case ECONNABORTED:
 	case ENODEV:
-		return error_set(-ENOTCONN, "litebucket ended before it "
-				 "answered for '%s'", path);
+		return error_set(-ENOTCONN,
+				 "litebucket ended before it "
+				 "answered for '%s'",
+				 path);
 	default:
 		return error_errno("asking litebucket about '%s'", path);
 	}
@@ -81,7 +84,7 @@ static int take_piece(struct control_message *message, uint64_t offset,
 int control_call(const char *path, unsigned long command, struct buf *ret)
 {
 	AUTO(fd) int fd = open_target(path);
-	struct control_message message = { .version = CONTROL_VERSION };
+	struct control_message message = {.version = CONTROL_VERSION};
 	uint64_t offset = 0;
 	int rc;
 

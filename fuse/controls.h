@@ -28,7 +28,7 @@ struct controls {
 	/* Guarded by lock. */
 	struct control_call *calls;
 	unsigned calls_count;
-	unsigned answering; /* replies that are just being written */
+	unsigned answering;	    /* replies that are just being written */
 	struct control_text *texts; /* the newest first */
 };
 

@@ -5,7 +5,9 @@
 
 #include "fuse/hash.h"
 
-enum { FIRST_BUCKETS = 256 };
+enum {
+	FIRST_BUCKETS = 256
+};
 
 int hash_init(struct hash *t)
 {

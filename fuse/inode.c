@@ -19,7 +19,7 @@ struct inode_name {
 };
 
 #define CONTAINER(pointer, type, member) \
-	((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+	((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 int inode_table_init(struct inode_table *t, int dirfd)
 {
@@ -167,8 +167,8 @@ static void attach_name(struct inode_table *t, struct inode_name *n,
 	put_on_inode(n, inode);
 }
 
-static struct inode *drop_if_unused(struct inode_table *t,
-				    struct inode *inode, struct inode *dead);
+static struct inode *drop_if_unused(struct inode_table *t, struct inode *inode,
+				    struct inode *dead);
 
 /* The name goes, and perhaps its parent with it: returns the longer list. */
 static struct inode *detach_name(struct inode_table *t, struct inode_name *n,
@@ -184,8 +184,8 @@ static struct inode *detach_name(struct inode_table *t, struct inode_name *n,
 }
 
 /* Recursion is as deep as directories that live by one name only. */
-static struct inode *drop_if_unused(struct inode_table *t,
-				    struct inode *inode, struct inode *dead)
+static struct inode *drop_if_unused(struct inode_table *t, struct inode *inode,
+				    struct inode *dead)
 {
 	if (inode->lookups || inode->children || inode == &t->root)
 		return dead;
@@ -214,7 +214,8 @@ static void insert_inode(struct inode_table *t, struct inode *inode, int fd,
 	inode->ino = st->st_ino;
 	inode->type = st->st_mode & S_IFMT;
 	inode->generation = ++t->generation;
-	hash_insert(&t->inodes, &inode->node, file_hash(st->st_dev, st->st_ino));
+	hash_insert(&t->inodes, &inode->node,
+		    file_hash(st->st_dev, st->st_ino));
 }
 
 void inode_note_mode(struct inode *inode, mode_t mode)
@@ -335,7 +336,8 @@ static int prepend_parents(struct inode_table *t, const struct inode *inode,
 		int rc;
 
 		if (!inode->names)
-			return error_set(-ENOENT, "the file has no name any more");
+			return error_set(-ENOENT,
+					 "the file has no name any more");
 		rc = prepend(ret, at, inode->names->text);
 		if (rc < 0)
 			return rc;

@@ -47,9 +47,9 @@ struct inode {
 	atomic_bool setid;
 
 	/* Guarded by the table's lock. */
-	uint64_t lookups;	  /* the kernel's references */
-	uint64_t children;	  /* the names below this directory */
-	struct inode_name *names; /* how one gets here; NULL if no more */
+	uint64_t lookups;	       /* the kernel's references */
+	uint64_t children;	       /* the names below this directory */
+	struct inode_name *names;      /* how one gets here; NULL if no more */
 	struct capture_file *captured; /* while opens > 0; may be NULL */
 	unsigned opens;
 	struct inode *next_dead; /* of what inode_forget() returned */
@@ -111,7 +111,9 @@ void inode_name_free(struct inode_name *n);
  * The path below the root, without a leading slash; "" is the root.  -ENOENT:
  * it has no name any more.  -ENAMETOOLONG.
  */
-enum { INODE_PATH_SIZE = 4096 };
+enum {
+	INODE_PATH_SIZE = 4096
+};
 int inode_path(struct inode_table *t, struct inode *inode,
 	       char ret[INODE_PATH_SIZE]);
 int inode_child_path(struct inode_table *t, struct inode *parent,

@@ -76,8 +76,7 @@ static ssize_t write_reply(int fd, struct iovec *parts, int count, void *arg)
 {
 	struct out_header header;
 
-	if (init_unique && count >= 2 &&
-	    parts[0].iov_len == sizeof(header) &&
+	if (init_unique && count >= 2 && parts[0].iov_len == sizeof(header) &&
 	    parts[1].iov_len >= sizeof(struct init)) {
 		memcpy(&header, parts[0].iov_base, sizeof(header));
 		if (header.unique == init_unique && header.error == 0)
@@ -93,8 +92,7 @@ int killpriv_install(struct fuse_session *session)
 		.read = read_request,
 		.writev = write_reply,
 	};
-	int rc = fuse_session_custom_io(session, &io,
-					fuse_session_fd(session));
+	int rc = fuse_session_custom_io(session, &io, fuse_session_fd(session));
 
 	return rc < 0 ? error_set(rc, "preparing the FUSE session") : 0;
 }

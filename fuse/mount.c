@@ -21,7 +21,9 @@
 #include "fuse/mount.h"
 
 /* Requests that the kernel may have under way for nobody who waits. */
-enum { MAX_BACKGROUND = 64 };
+enum {
+	MAX_BACKGROUND = 64
+};
 
 /* The bits that differ from what libfuse would choose, and why. */
 static const struct {
@@ -29,28 +31,28 @@ static const struct {
 	bool on;
 } wishes[] = {
 	/* Pages are thrown away when we say so, not when times change. */
-	{ FUSE_CAP_AUTO_INVAL_DATA, false },
-	{ FUSE_CAP_EXPLICIT_INVAL_DATA, true },
+	{FUSE_CAP_AUTO_INVAL_DATA, false},
+	{FUSE_CAP_EXPLICIT_INVAL_DATA, true},
 	/* O_TRUNC comes as a request of its own, for capture to see. */
-	{ FUSE_CAP_ATOMIC_O_TRUNC, false },
+	{FUSE_CAP_ATOMIC_O_TRUNC, false},
 	/* Locks are the kernel's alone. */
-	{ FUSE_CAP_POSIX_LOCKS, false },
-	{ FUSE_CAP_FLOCK_LOCKS, false },
+	{FUSE_CAP_POSIX_LOCKS, false},
+	{FUSE_CAP_FLOCK_LOCKS, false},
 	/* A written page must reach us before write(2) returns. */
-	{ FUSE_CAP_WRITEBACK_CACHE, false },
+	{FUSE_CAP_WRITEBACK_CACHE, false},
 	/* The backing file system knows where a umask does not apply. */
-	{ FUSE_CAP_DONT_MASK, true },
-	{ FUSE_CAP_POSIX_ACL, true },
-	{ FUSE_CAP_IOCTL_DIR, true },
-	{ FUSE_CAP_CACHE_SYMLINKS, true },
+	{FUSE_CAP_DONT_MASK, true},
+	{FUSE_CAP_POSIX_ACL, true},
+	{FUSE_CAP_IOCTL_DIR, true},
+	{FUSE_CAP_CACHE_SYMLINKS, true},
 	/* Requests of SQLite's size are faster copied than spliced. */
-	{ FUSE_CAP_SPLICE_READ, false },
-	{ FUSE_CAP_SPLICE_WRITE, false },
-	{ FUSE_CAP_SPLICE_MOVE, false },
+	{FUSE_CAP_SPLICE_READ, false},
+	{FUSE_CAP_SPLICE_WRITE, false},
+	{FUSE_CAP_SPLICE_MOVE, false},
 	/* We clear set-user-id bits; see killpriv.h for older libfuse. */
-	{ FUSE_CAP_HANDLE_KILLPRIV, false },
+	{FUSE_CAP_HANDLE_KILLPRIV, false},
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
-	{ FUSE_CAP_HANDLE_KILLPRIV_V2, true },
+	{FUSE_CAP_HANDLE_KILLPRIV_V2, true},
 #endif
 };
 
@@ -78,7 +80,7 @@ static void op_init(void *arg, struct fuse_conn_info *conn)
 
 static struct fuse_lowlevel_ops all_ops(void)
 {
-	struct fuse_lowlevel_ops ops = { .init = op_init };
+	struct fuse_lowlevel_ops ops = {.init = op_init};
 
 	ops_name_fill(&ops);
 	ops_create_fill(&ops);
@@ -164,9 +166,11 @@ static int new_session(struct mount *m, const struct mount_config *config)
 
 static int not_mounted(const struct mount *m)
 {
-	const char *advice = geteuid() == 0 ?
-		"a container needs --device /dev/fuse --cap-add SYS_ADMIN" :
-		"for users, fusermount3 must be set-user-id root";
+	const char *advice =
+		geteuid() == 0
+			? "a container needs --device /dev/fuse --cap-add "
+			  "SYS_ADMIN"
+			: "for users, fusermount3 must be set-user-id root";
 
 	return error_set(-EPERM, "mounting at '%s': %s; %s", m->mountpoint,
 			 complaint[0] ? complaint : "not permitted", advice);
@@ -283,7 +287,10 @@ struct drain {
 	bool files_open; /* at the end; read after joining */
 };
 
-enum { DRAIN_STEP_MS = 50, DRAIN_BUSY_TRIES = 10 };
+enum {
+	DRAIN_STEP_MS = 50,
+	DRAIN_BUSY_TRIES = 10
+};
 
 static bool patience_is_over(struct mount *m, int64_t until_ms)
 {
@@ -341,8 +348,8 @@ static bool heed_stop(struct mount *m, struct drain *d)
 static bool wait_for_request(struct mount *m, struct drain *d)
 {
 	struct pollfd fds[] = {
-		{ .fd = fuse_session_fd(m->session), .events = POLLIN },
-		{ .fd = m->wake_fd, .events = POLLIN },
+		{.fd = fuse_session_fd(m->session), .events = POLLIN},
+		{.fd = m->wake_fd, .events = POLLIN},
 	};
 	uint64_t times;
 
@@ -355,7 +362,7 @@ static bool wait_for_request(struct mount *m, struct drain *d)
 
 static int loop(struct mount *m, struct drain *d)
 {
-	struct fuse_buf buffer = { .mem = NULL };
+	struct fuse_buf buffer = {.mem = NULL};
 	int rc = 0;
 
 	while (!fuse_session_exited(m->session)) {
@@ -392,7 +399,7 @@ static void disconnect(struct mount *m)
 
 int mount_serve(struct mount *m)
 {
-	struct drain d = { .m = m };
+	struct drain d = {.m = m};
 	int rc;
 
 	caller_own_thread();
@@ -401,8 +408,10 @@ int mount_serve(struct mount *m)
 		(void)pthread_join(d.thread, NULL);
 	disconnect(m);
 	if (rc == 0 && d.files_open)
-		rc = error_set(-EBUSY, "files in '%s' were still open; their "
-			       "users get errors from now on", m->mountpoint);
+		rc = error_set(-EBUSY,
+			       "files in '%s' were still open; their "
+			       "users get errors from now on",
+			       m->mountpoint);
 	return rc;
 }
 

@@ -79,11 +79,10 @@ static bool ours_is_mounted(const char *path)
 
 static int run_fusermount(const char *option, const char *path)
 {
-	const char *const argv[] = { "fusermount3", "-q", option, "--", path,
-				     NULL };
+	const char *args[] = {"fusermount3", "-q", option, "--", path, NULL};
 	int status;
 	pid_t pid;
-	int rc = posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv,
+	int rc = posix_spawnp(&pid, args[0], NULL, NULL, (char *const *)args,
 			      environ);
 
 	if (rc)
@@ -136,8 +135,10 @@ static int resolve(const char *path, char **ret)
 	ssize_t n;
 
 	if (fd < 0 && errno == ENOENT)
-		return error_set(-ENOENT, "the mount point '%s' does not "
-				 "exist; create the directory first", path);
+		return error_set(-ENOENT,
+				 "the mount point '%s' does not "
+				 "exist; create the directory first",
+				 path);
 	if (fd < 0)
 		return error_errno("opening the mount point '%s'", path);
 	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
@@ -155,22 +156,25 @@ int mountpoint_prepare(const char *path, char **ret)
 	int rc;
 
 	if (path[0] != '/')
-		return error_set(-EINVAL, "the mount point '%s' is not an "
-				 "absolute path", path);
+		return error_set(-EINVAL,
+				 "the mount point '%s' is not an "
+				 "absolute path",
+				 path);
 	rc = resolve(path, &resolved);
 	if (rc == 0)
 		rc = mountpoint_remove_dead(resolved);
 	if (rc < 0)
 		return rc;
 	if (ours_is_mounted(resolved))
-		return error_set(-EBUSY, "another litebucket is mounted at "
-				 "'%s'; stop it first", resolved);
+		return error_set(-EBUSY,
+				 "another litebucket is mounted at "
+				 "'%s'; stop it first",
+				 resolved);
 	*ret = TAKE(resolved);
 	return 0;
 }
 
-#define IN_A_CONTAINER \
-	"in a container: --device /dev/fuse --cap-add SYS_ADMIN"
+#define IN_A_CONTAINER "in a container: --device /dev/fuse --cap-add SYS_ADMIN"
 
 static int check_device(void)
 {
@@ -179,10 +183,11 @@ static int check_device(void)
 	if (fd >= 0)
 		return 0;
 	if (errno == EACCES || errno == EPERM)
-		return error_set(-EPERM, "no right to open /dev/fuse ("
-				 IN_A_CONTAINER ")");
+		return error_set(-EPERM,
+				 "no right to open /dev/fuse (" IN_A_CONTAINER
+				 ")");
 	return error_set(-ENODEV, "there is no /dev/fuse: load the kernel "
-			 "module fuse (" IN_A_CONTAINER ")");
+				  "module fuse (" IN_A_CONTAINER ")");
 }
 
 static bool in_search_path(const char *program)
@@ -221,12 +226,13 @@ int mountpoint_check_rights(bool allow_other)
 	if (rc < 0 || geteuid() == 0)
 		return rc;
 	if (!in_search_path("fusermount3"))
-		return error_set(-EPERM, "fusermount3 is missing, which mounts "
+		return error_set(-EPERM,
+				 "fusermount3 is missing, which mounts "
 				 "for users: install the package fuse3, or "
 				 "start as root");
 	if (allow_other && !users_may_allow_other())
 		return error_set(-EPERM, "users may say allow-other only if "
-				 "/etc/fuse.conf has the line "
-				 "user_allow_other");
+					 "/etc/fuse.conf has the line "
+					 "user_allow_other");
 	return 0;
 }

@@ -11,7 +11,9 @@
 #include "fuse/ops.h"
 
 /* Freeing the blocks of a deleted file above this takes noticeable time. */
-enum { LARGE_BLOCKS = 64 << 11 }; /* of 512 bytes: 64 MiB */
+enum {
+	LARGE_BLOCKS = 64 << 11
+}; /* of 512 bytes: 64 MiB */
 
 bool ops_hidden(struct mount *m, const struct inode *parent, const char *name)
 {

@@ -35,17 +35,19 @@ struct mount {
 	struct handles handles;
 	struct workers workers;
 	struct controls controls;
-	int proc_fd;		 /* /proc/self/fd, to open an inode again */
-	bool privileged;	 /* we may create files as the caller */
-	bool mounted;		 /* the session has a connection to end */
-	unsigned own_umask;	 /* what it was when we started */
-	char *read_buffer;	 /* the loop thread's, READ_BUFFER_SIZE */
-	int wake_fd;		 /* an eventfd: makes the loop look at these: */
-	atomic_uint stops;	 /* calls of mount_stop() */
-	atomic_bool cut;	 /* the loop should end now */
+	int proc_fd;	    /* /proc/self/fd, to open an inode again */
+	bool privileged;    /* we may create files as the caller */
+	bool mounted;	    /* the session has a connection to end */
+	unsigned own_umask; /* what it was when we started */
+	char *read_buffer;  /* the loop thread's, READ_BUFFER_SIZE */
+	int wake_fd;	    /* an eventfd: makes the loop look at these: */
+	atomic_uint stops;  /* calls of mount_stop() */
+	atomic_bool cut;    /* the loop should end now */
 };
 
-enum { READ_BUFFER_SIZE = 1 << 20 };
+enum {
+	READ_BUFFER_SIZE = 1 << 20
+};
 
 void ops_name_fill(struct fuse_lowlevel_ops *ops);
 void ops_create_fill(struct fuse_lowlevel_ops *ops);

@@ -175,7 +175,9 @@ static void park(const struct setattr_task *args)
 }
 
 /* Freeing or zeroing this much at once takes noticeable time. */
-enum { LARGE_CHANGE = 64 << 20 };
+enum {
+	LARGE_CHANGE = 64 << 20
+};
 
 static bool truncate_may_wait(const struct setattr_task *t)
 {

@@ -310,8 +310,10 @@ static void start_call(struct mount *m, fuse_req_t req, struct inode *inode,
 	call->command = command;
 	rc = inode_path(&m->inodes, inode, call->path);
 	if (rc == 0 && !enter(&m->controls, call))
-		rc = error_set(-EAGAIN, "%d requests are being answered; "
-			       "try again", CONTROLS_LIMIT);
+		rc = error_set(-EAGAIN,
+			       "%d requests are being answered; "
+			       "try again",
+			       CONTROLS_LIMIT);
 	if (rc < 0) {
 		reply_failure(req, rc, error_message());
 		free(call);
@@ -340,7 +342,8 @@ static void op_ioctl(fuse_req_t req, fuse_ino_t number, unsigned command,
 	else if (in_size < sizeof(*message) || out_size < sizeof(*message))
 		(void)fuse_reply_err(req, EINVAL);
 	else if (message->version != CONTROL_VERSION)
-		reply_failure(req, -EPROTO, "the mount is of another version "
+		reply_failure(req, -EPROTO,
+			      "the mount is of another version "
 			      "of litebucket than the command");
 	else if (message->token)
 		reply_next(m, req, message);

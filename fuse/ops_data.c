@@ -63,7 +63,7 @@ static ssize_t read_cached(struct handle *h, char *data, size_t size,
 	size_t done = 0;
 
 	while (done < size && !h->no_nowait) {
-		struct iovec rest = { data + done, size - done };
+		struct iovec rest = {data + done, size - done};
 		ssize_t n = preadv2(h->fd, &rest, 1, offset + (off_t)done,
 				    RWF_NOWAIT);
 
@@ -132,7 +132,9 @@ static void write_parked(struct task *task)
  * Someone who writes this much at once copies files, and will be made to wait
  * for the disk by the kernel.  SQLite's writes are pages.
  */
-enum { LARGE_WRITE = 256 << 10 };
+enum {
+	LARGE_WRITE = 256 << 10
+};
 
 static bool write_may_wait(const struct handle *h, size_t size, off_t offset)
 {

@@ -34,8 +34,8 @@ static struct directory *directory_of(const struct fuse_file_info *fi)
 static int open_directory(struct inode *inode, struct directory **ret)
 {
 	AUTO(mem) struct directory *d = calloc(1, sizeof(*d));
-	AUTO(fd) int fd = openat(inode->fd, ".",
-				 O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	AUTO(fd)
+	int fd = openat(inode->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (!d)
 		return -ENOMEM;

@@ -12,14 +12,17 @@
  * offsets for O_APPEND, sends O_TRUNC as a request of its own, and does
  * O_DIRECT between the caller and us; our buffers are not aligned for it.
  */
-enum { KEPT_FLAGS = O_ACCMODE | O_SYNC };
+enum {
+	KEPT_FLAGS = O_ACCMODE | O_SYNC
+};
 
 static void op_open(fuse_req_t req, fuse_ino_t number,
 		    struct fuse_file_info *fi)
 {
 	struct mount *m = mount_of(req);
 	struct inode *inode = inode_of_request(req, number);
-	int fd = ops_reopen(m, inode->fd, (fi->flags & KEPT_FLAGS) | O_NONBLOCK);
+	int fd =
+		ops_reopen(m, inode->fd, (fi->flags & KEPT_FLAGS) | O_NONBLOCK);
 	struct handle *handle;
 	int rc;
 
@@ -100,9 +103,9 @@ static void fallocate_parked(struct task *task)
 				       (uint64_t)t->offset,
 				       (uint64_t)t->length);
 	else
-		rc = fallocate(h->fd, t->mode, t->offset, t->length) < 0 ?
-			     -errno :
-			     0;
+		rc = fallocate(h->fd, t->mode, t->offset, t->length) < 0
+			     ? -errno
+			     : 0;
 	reply_result(t->req, rc);
 	free(t);
 }

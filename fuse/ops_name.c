@@ -14,7 +14,7 @@
 /* A name that is not there is remembered by the kernel, too. */
 static void reply_absent(fuse_req_t req)
 {
-	const struct fuse_entry_param absent = { .entry_timeout = FOREVER };
+	const struct fuse_entry_param absent = {.entry_timeout = FOREVER};
 
 	(void)fuse_reply_entry(req, &absent);
 }
@@ -186,7 +186,9 @@ static int rename_captured(struct mount *m, const struct name_task *t,
 				    new_path, t->flags);
 	else
 		rc = renameat2(t->parent->fd, t->name, t->new_parent->fd,
-			       t->new_name, t->flags) < 0 ? -errno : 0;
+			       t->new_name, t->flags) < 0
+			     ? -errno
+			     : 0;
 	if (rc < 0)
 		return rc;
 	inode_renamed(&m->inodes, t->parent, t->name, t->new_parent,

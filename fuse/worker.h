@@ -23,7 +23,10 @@ struct task {
 	struct task *next;
 };
 
-enum { WORKER_LIMIT = 16, WORKER_IDLE_MS = 10000 };
+enum {
+	WORKER_LIMIT = 16,
+	WORKER_IDLE_MS = 10000
+};
 
 struct workers {
 	pthread_mutex_t lock;

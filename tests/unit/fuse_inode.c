@@ -280,7 +280,9 @@ static void a_path_that_is_too_long_is_refused(void **state)
 
 static void ten_thousand_names_come_and_go(void **state)
 {
-	enum { FILES = 10000 };
+	enum {
+		FILES = 10000
+	};
 	struct world *w = *state;
 	struct inode *root = &w->table.root;
 	struct inode *file = look_up_new_file(w, root, "file");
@@ -294,7 +296,8 @@ static void ten_thousand_names_come_and_go(void **state)
 
 		(void)snprintf(name, sizeof(name), "link-%d", i);
 		assert_int_equal(inode_add(&w->table, root, name, fd, &same,
-					   &st), 0);
+					   &st),
+				 0);
 		assert_ptr_equal(same, file);
 	}
 	assert_int_equal(w->table.names.count, FILES + 1);
