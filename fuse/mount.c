@@ -96,8 +96,8 @@ static struct fuse_lowlevel_ops all_ops(void)
 /* What libfuse last complained of: it has no other way to give reasons. */
 static _Thread_local char complaint[256];
 
-static void take_complaint(enum fuse_log_level level, const char *fmt,
-			   va_list args)
+static PRINTF_LIKE(2, 0) void take_complaint(enum fuse_log_level level,
+					     const char *fmt, va_list args)
 {
 	(void)vsnprintf(complaint, sizeof(complaint), fmt, args);
 	complaint[strcspn(complaint, "\n")] = '\0';
