@@ -1,4 +1,5 @@
 #include <ctype.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,17 @@ static int parse_fraction(const char **text)
 	return ms;
 }
 
+/* timegm() makes 3 March of 31 February; that is no date. */
+static bool date_exists(int year, int month, int day)
+{
+	struct tm tm = { .tm_year = year - 1900,
+			 .tm_mon = month - 1,
+			 .tm_mday = day };
+
+	(void)timegm(&tm);
+	return tm.tm_mon == month - 1 && tm.tm_mday == day;
+}
+
 int clock_parse(const char *text, int64_t *ret_wall_ms)
 {
 	struct tm tm = { 0 };
@@ -102,8 +114,8 @@ int clock_parse(const char *text, int64_t *ret_wall_ms)
 		goto invalid;
 	rest = text + used;
 	ms = parse_fraction(&rest);
-	if (ms < 0 || parse_zone(rest, &zone) < 0 || month < 1 || month > 12 ||
-	    day < 1 || day > 31 || hour < 0 || hour > 23 || tm.tm_min < 0 ||
+	if (ms < 0 || parse_zone(rest, &zone) < 0 ||
+	    !date_exists(tm.tm_year, month, day) || hour < 0 || hour > 23 || tm.tm_min < 0 ||
 	    tm.tm_min > 59 || tm.tm_sec < 0 || tm.tm_sec > 60)
 		goto invalid;
 	tm.tm_year -= 1900;

@@ -468,6 +468,26 @@ int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 	return rc;
 }
 
+void capture_settle_all(struct capture *c)
+{
+	struct db **all;
+	size_t n;
+
+	if (table_all(c, &all, &n) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		int rc = db_settle(all[i], true);
+
+		if (rc == 0)
+			rc = db_seal(all[i], NULL);
+		if (rc < 0)
+			log_warn("not sealed; the next mount will do it",
+				 "db=%s error=%s", log_quote(all[i]->path),
+				 log_quote(error_message()));
+	}
+	table_release_all(c, all, n);
+}
+
 /* False for a file that is no database. */
 static bool get_status(struct db *db, struct capture_status *ret)
 {

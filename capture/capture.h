@@ -143,6 +143,12 @@ int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid);
  */
 int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid);
 
+/*
+ * Everything at rest: as capture_settle() for every database and every file
+ * that may be one.  For after the unmount.  Failures are logged.
+ */
+void capture_settle_all(struct capture *c);
+
 struct capture_status {
 	char path[4096];
 	uint64_t txid; /* last sealed */

@@ -62,6 +62,7 @@ int capture_find_or_add(struct capture *c, const char *path, struct db **ret)
 	return *ret ? 0 : add(c, path, ret);
 }
 
+/* A file that rests is kept until it is known whether it is a database. */
 void capture_release(struct capture *c, struct db *db)
 {
 	struct db **link;
@@ -69,7 +70,7 @@ void capture_release(struct capture *c, struct db *db)
 	if (!db)
 		return;
 	(void)pthread_mutex_lock(&c->table_lock);
-	if (--db->refs > 0) {
+	if (--db->refs > 0 || atomic_load(&db->resting)) {
 		(void)pthread_mutex_unlock(&c->table_lock);
 		return;
 	}
@@ -191,13 +192,17 @@ void capture_file_put(struct capture_file *f)
 {
 	struct capture *c = f->capture;
 	struct capture_file **link;
+	struct db *db;
 
 	(void)pthread_mutex_lock(&c->table_lock);
 	for (link = &c->files; *link != f; link = &(*link)->next)
 		;
 	*link = f->next;
 	(void)pthread_mutex_unlock(&c->table_lock);
-	capture_release(c, atomic_load(&f->db));
+	db = atomic_load(&f->db);
+	if (db && atomic_load(&db->resting))
+		capture_wake(c);
+	capture_release(c, db);
 	free(f->path);
 	free(f);
 }

@@ -6,7 +6,8 @@
  *
  * A database stays in the table while somebody has a reference; the table
  * keeps one of its own for those that have state, so that they stay to the end.
- * Other files that could become one are forgotten with their last reference.
+ * Other files that could become one are forgotten with their last reference,
+ * once they have rested and turned out to be none.
  */
 #include <pthread.h>
 #include <stdbool.h>

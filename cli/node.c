@@ -307,19 +307,6 @@ static void unmount(struct node *n)
 	mount_free(m);
 }
 
-/* Nobody writes any more, so nothing needs its quiet time. */
-static void settle_all(struct node *n)
-{
-	for (size_t i = 0; i < n->n_dbs; i++) {
-		int rc = capture_settle(n->capture, n->dbs[i]->path, NULL);
-
-		if (rc < 0 && rc != -ENOENT)
-			log_warn("not sealed; the next mount will do it",
-				 "db=%s error=%s", log_quote(n->dbs[i]->path),
-				 log_quote(error_message()));
-	}
-}
-
 static void report_spools(struct node *n)
 {
 	for (size_t i = 0; i < n->n_dbs; i++) {
@@ -343,7 +330,8 @@ static int seal_and_send(struct node *n)
 	int64_t left;
 	int rc;
 
-	settle_all(n);
+	/* Nobody writes any more, so nothing needs its quiet time. */
+	capture_settle_all(n->capture);
 	left = atomic_load(&n->stop_at_ms) - clock_monotonic_ms();
 	rc = uploader_drain(n->uploader, left > 0 ? left : 0);
 	if (rc < 0)

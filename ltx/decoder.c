@@ -102,7 +102,7 @@ static int new_decoder(struct source *in, const struct ltx_header *header,
 
 int ltx_decoder_new(struct source *in, struct ltx_decoder **ret)
 {
-	uint8_t data[LTX_HEADER_SIZE];
+	uint8_t data[LTX_HEADER_SIZE] = { 0 };
 	struct ltx_header header;
 	struct ltx_decoder *dec = NULL;
 	ssize_t n = source_read_full(in, data, sizeof(data));

@@ -27,7 +27,7 @@ struct world {
 	char path[96];
 	int dirfd;
 	struct capture *capture;
-	struct spool *spool;
+	_Atomic(struct spool *) spool; /* from any thread of capture */
 	struct chain chain;
 	sqlite3 *db;
 	unsigned seed;
@@ -515,6 +515,66 @@ static void pages_that_only_the_header_counts_are_in_the_batch(void **state)
 	assert_int_equal(w->chain.commit, page[31]);
 }
 
+/* A whole database, written as cp does it. */
+static void copy_in(struct world *w, const char *name)
+{
+	char original[160];
+	uint8_t block[1 << 16];
+	struct raw copy = raw_open(w, name);
+	uint64_t offset = 0;
+	ssize_t n;
+	sqlite3 *db;
+	int fd;
+
+	(void)snprintf(original, sizeof(original), "%s.original", w->path);
+	assert_int_equal(sqlite3_open(original, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db,
+				      "CREATE TABLE t (a); INSERT INTO t "
+				      "VALUES (randomblob(300000))",
+				      NULL, NULL, NULL),
+			 SQLITE_OK);
+	(void)sqlite3_close(db);
+	fd = open(original, O_RDONLY);
+	while ((n = read(fd, block, sizeof(block))) > 0) {
+		assert_int_equal(capture_write(copy.file, copy.fd, block,
+					       (size_t)n, offset),
+				 n);
+		offset += (uint64_t)n;
+	}
+	(void)close(fd);
+	(void)unlink(original);
+	raw_close(&copy);
+}
+
+static void a_copied_database_is_captured_once_it_rested(void **state)
+{
+	struct world *w = *state;
+
+	copy_in(w, "app.db");
+	assert_null(w->spool);
+	for (int i = 0; i < 100 && !w->spool; i++)
+		clock_sleep_ms(20);
+	assert_non_null(w->spool);
+	for (int i = 0; i < 100 && w->chain.txid == 0; i++) {
+		clock_sleep_ms(20);
+		assert_true(capture_seal(w->capture, "app.db", NULL) >= 0);
+		assert_true(chain_follow(&w->chain, w->spool));
+	}
+	assert_int_equal(w->chain.txid, 1);
+	assert_true(chain_equals(&w->chain, w->path));
+}
+
+static void a_copied_database_is_captured_by_a_stop(void **state)
+{
+	struct world *w = *state;
+
+	copy_in(w, "app.db");
+	capture_settle_all(w->capture);
+	assert_non_null(w->spool);
+	assert_true(chain_follow(&w->chain, w->spool));
+	assert_true(chain_equals(&w->chain, w->path));
+}
+
 /* The n-th change of a file ending in suffix fails. */
 struct fault {
 	const char *suffix;
@@ -681,6 +741,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			pages_that_only_the_header_counts_are_in_the_batch,
 			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_copied_database_is_captured_once_it_rested, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_copied_database_is_captured_by_a_stop, set_up,
+			tear_down),
 		cmocka_unit_test_setup_teardown(
 			a_wal_taken_away_takes_its_commits_back, set_up,
 			tear_down),
