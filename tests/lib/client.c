@@ -5,15 +5,15 @@
  *	client DB JOURNAL blob BYTES	insert one large blob
  *	client DB JOURNAL update	change every third row
  *	client DB JOURNAL delete	remove every second row
- *	client DB JOURNAL together N	N transactions, of which every fifth is
- *					rolled back, that set all rows of a
- *					table, on many pages, to one number
+ *	client DB JOURNAL balance N	N transactions, of which every fifth is
+ *					large and rolled back, that move amounts
+ *					between the rows of a table
  *	client DB JOURNAL loop		commit rows 1, 2, 3, ... and print each
  *					number once its commit has returned,
  *					until something fails
  *
  * rows to delete expect a table t(id INTEGER PRIMARY KEY, n INTEGER, body BLOB);
- * together and loop make their own.
+ * balance and loop make their own.
  */
 #include <sqlite3.h>
 #include <stdio.h>
@@ -111,28 +111,37 @@ static void loop(void)
 }
 
 /*
+ * Every transaction leaves the sum at 0, on its way over a few pages of many.
  * A small cache makes SQLite write pages of a transaction before its end, and
  * frequent checkpoints make the WAL start over all the time.
  */
-static void together(int transactions)
+static void balance(int transactions)
 {
-	sqlite3_stmt *update;
+	sqlite3_stmt *add;
 
 	run("PRAGMA cache_size=10");
 	run("PRAGMA wal_autocheckpoint=50");
-	run("BEGIN; CREATE TABLE same(n INTEGER, body BLOB);"
-	    "INSERT INTO same WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL "
-	    "SELECT i + 1 FROM c WHERE i < 40) "
-	    "SELECT 0, randomblob(3000) FROM c; COMMIT");
-	update = prepare("UPDATE same SET n = ?, body = randomblob(3000)");
-	for (int n = 1; n <= transactions; n++) {
+	run("BEGIN; CREATE TABLE accounts("
+	    "id INTEGER PRIMARY KEY, n INTEGER, body BLOB);"
+	    "INSERT INTO accounts WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL "
+	    "SELECT i + 1 FROM c WHERE i < 60) "
+	    "SELECT i, 0, randomblob(3000) FROM c; COMMIT");
+	add = prepare("UPDATE accounts SET n = n + ?1, body = randomblob(3000) "
+		      "WHERE id = ?2");
+	for (int i = 1; i <= transactions; i++) {
 		run("BEGIN IMMEDIATE");
-		check(sqlite3_bind_int(update, 1, n));
-		check(sqlite3_step(update));
-		check(sqlite3_reset(update));
-		run(n % 5 == 0 ? "ROLLBACK" : "COMMIT");
+		for (int side = -1; side <= 1; side += 2) {
+			check(sqlite3_bind_int(add, 1, side * i));
+			check(sqlite3_bind_int(add, 2, rand() % 60 + 1));
+			check(sqlite3_step(add));
+			check(sqlite3_reset(add));
+		}
+		if (i % 5 == 0)
+			run("UPDATE accounts SET n = n + 1, "
+			    "body = randomblob(3000)");
+		run(i % 5 == 0 ? "ROLLBACK" : "COMMIT");
 	}
-	check(sqlite3_finalize(update));
+	check(sqlite3_finalize(add));
 }
 
 static void set_journal(const char *mode)
@@ -161,8 +170,8 @@ int main(int argc, char **argv)
 		run("UPDATE t SET n = n + 1 WHERE id % 3 = 0");
 	else if (strcmp(verb, "delete") == 0)
 		run("DELETE FROM t WHERE id % 2 = 0");
-	else if (strcmp(verb, "together") == 0)
-		together(n);
+	else if (strcmp(verb, "balance") == 0)
+		balance(n);
 	else if (strcmp(verb, "loop") == 0)
 		loop();
 	else
