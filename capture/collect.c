@@ -210,6 +210,8 @@ static int try_settle(struct db *db, bool now)
 	begun = writes_at_rest(db, now);
 	if (begun < 0)
 		return error_set(-EBUSY, "'%s' is being written", db->path);
+	/* A WAL that was void while the main file was empty is not any more. */
+	atomic_store(&db->wal_touched, true);
 	rc = db_pull(db);
 	if (rc == 0)
 		rc = check_whole(db);

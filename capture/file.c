@@ -269,6 +269,11 @@ static int restart_wal(struct db *db, const struct operation *op)
 			     get_be32((const char *)op->data + 8));
 	atomic_store(&db->wal_in_use, true);
 	atomic_store(&db->wal_touched, true);
+	if (op->size > WAL_HEADER_SIZE) {
+		/* Not SQLite's way, but that of cp: frames come with it. */
+		atomic_store(&db->wal_commit_end, UINT64_MAX);
+		db_notify(db);
+	}
 	return rc;
 }
 

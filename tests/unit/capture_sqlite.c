@@ -28,6 +28,7 @@ struct world {
 	int dirfd;
 	struct capture *capture;
 	_Atomic(struct spool *) spool; /* from any thread of capture */
+	_Atomic(struct spool *) copy_spool; /* of copy.db */
 	struct chain chain;
 	sqlite3 *db;
 	unsigned seed;
@@ -40,6 +41,8 @@ static void on_appeared(void *arg, const char *path, struct spool *spool,
 
 	if (strcmp(path, "app.db") == 0)
 		w->spool = spool;
+	else if (strcmp(path, "copy.db") == 0)
+		w->copy_spool = spool;
 }
 
 static int64_t on_now(void *arg)
@@ -575,6 +578,47 @@ static void a_copied_database_is_captured_by_a_stop(void **state)
 	assert_true(chain_equals(&w->chain, w->path));
 }
 
+static void copy_raw(struct world *w, const char *from, const char *to)
+{
+	uint8_t block[1 << 16];
+	struct raw copy = raw_open(w, to);
+	int fd = openat(w->dirfd, from, O_RDONLY);
+	ssize_t n = read(fd, block, sizeof(block));
+
+	assert_true(n > 0);
+	assert_int_equal(capture_write(copy.file, copy.fd, block, (size_t)n, 0),
+			 n);
+	(void)close(fd);
+	raw_close(&copy);
+}
+
+static void a_database_copied_with_its_wal_is_captured_in_any_order(void **state)
+{
+	for (int wal_first = 0; wal_first < 2; wal_first++) {
+		struct world *w;
+		void *other = NULL;
+		sqlite3 *db;
+
+		(void)set_up(&other);
+		w = other;
+		begin_mode(w, 4096, "WAL");
+		sql(w, "PRAGMA wal_checkpoint; INSERT INTO t (a) VALUES ('w')");
+		copy_raw(w, wal_first ? "app.db-wal" : "app.db",
+			 wal_first ? "copy.db-wal" : "copy.db");
+		copy_raw(w, wal_first ? "app.db" : "app.db-wal",
+			 wal_first ? "copy.db" : "copy.db-wal");
+		assert_true(capture_settle(w->capture, "copy.db", NULL) >= 0);
+		db = w->db;
+		w->db = NULL;
+		chain_clear(&w->chain);
+		(void)snprintf(w->path, sizeof(w->path), "%s/copy.db", w->dir);
+		assert_true(chain_follow(&w->chain, w->copy_spool));
+		assert_true(chain_equals(&w->chain, w->path));
+		w->db = db;
+		(void)tear_down(&other);
+	}
+}
+
 /* The n-th change of a file ending in suffix fails. */
 struct fault {
 	const char *suffix;
@@ -747,6 +791,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_copied_database_is_captured_by_a_stop, set_up,
 			tear_down),
+		cmocka_unit_test(
+			a_database_copied_with_its_wal_is_captured_in_any_order),
 		cmocka_unit_test_setup_teardown(
 			a_wal_taken_away_takes_its_commits_back, set_up,
 			tear_down),
