@@ -154,7 +154,8 @@ int database_open(const char *url, struct bucket **ret)
 
 		if (!form)
 			return bucket_open(url, false, ret);
-		if (rc != -ENOENT && rc != -ENODEV)
+		/* A name may hold what a URL may not, but its key can. */
+		if (rc != -ENOENT && rc != -ENODEV && rc != -ERR_USAGE)
 			return rc;
 	}
 }
