@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -334,6 +335,7 @@ static void op_ioctl(fuse_req_t req, fuse_ino_t number, unsigned command,
 		     const void *in, size_t in_size, size_t out_size)
 {
 	struct mount *m = mount_of(req);
+	struct inode *inode = inode_of_request(req, number);
 	const struct control_message *message = in;
 
 	if ((command != CONTROL_SYNC && command != CONTROL_STATUS) ||
@@ -347,8 +349,10 @@ static void op_ioctl(fuse_req_t req, fuse_ino_t number, unsigned command,
 			      "of litebucket than the command");
 	else if (message->token)
 		reply_next(m, req, message);
+	else if (command == CONTROL_SYNC && inode->type != S_IFREG)
+		reply_failure(req, -ENOENT, "it is not a database of the mount");
 	else
-		start_call(m, req, inode_of_request(req, number), command);
+		start_call(m, req, inode, command);
 }
 
 void ops_control_fill(struct fuse_lowlevel_ops *ops)
