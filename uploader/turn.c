@@ -123,9 +123,10 @@ int turn_check_store(struct uploader *u)
 		return rc;
 	if (!(caps & BUCKET_IF_ABSENT))
 		return error_set(-EOPNOTSUPP,
-				 "%s: this store cannot keep two writers apart "
-				 "(it ignores If-None-Match), so nothing is "
-				 "uploaded to it; use one that can",
+				 "%s does not keep If-None-Match, without "
+				 "which two writers cannot be kept apart, so "
+				 "nothing is uploaded; use another store, or "
+				 "another driver than libs3",
 				 u->config.bucket->url);
 	(void)lock(&u->lock);
 	u->trusted = true;
