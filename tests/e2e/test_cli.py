@@ -273,6 +273,17 @@ def test_names_with_blanks_go_all_the_way(bucket, mount, work):
     fails(NOT_FOUND, "there is no", "history", bucket.url_of("2024/sub dir/nothing"), **known)
 
 
+def test_a_name_that_no_url_may_hold_is_restored_nevertheless(file_bucket, mount, work):
+    with mount(file_bucket) as data:
+        commit(data / "two\nlines.db")
+        sync(data / "two\nlines.db")
+        expected = copy_at_rest(data / "two\nlines.db", work / "expected")
+    url = file_bucket.url_of("two\nlines.db")
+    litebucket("restore", "-o", work / "restored", url)
+    assert_same_bytes(work / "restored", expected)
+    fails(USAGE, "control character", "history", file_bucket.url_of("no\nname.db"))
+
+
 def test_tables_show_what_the_documents_hold(example, file_bucket):
     data, database = example
     txid = sync(database)
@@ -424,6 +435,17 @@ def test_relative_paths_and_slashes_mean_what_they_say(file_bucket, work):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, (work / "log").read_text()
     assert not harness.is_mounted(work / "data")
+
+
+def test_what_is_no_database_is_not_synced_and_not_remembered(file_bucket, mount):
+    with mount(file_bucket) as data:
+        (data / "directory").mkdir()
+        (data / "text").write_text("no database")
+        for name in ("directory", "text", "."):
+            fails(NOT_FOUND, "not a database", "sync", data / name)
+        status = json.loads(litebucket("status", "--json", data.point).stdout)
+    assert status["databases"] == []
+    assert "not sealed" not in data.log_text()
 
 
 def test_a_mount_elsewhere(file_bucket, mount, work):
