@@ -17,13 +17,20 @@ allowed() {
     cli) echo "$layers" ;;
     esac
 }
+
+# What a file includes in quotes, or of our folders in brackets.
+ours() {
+    include='^[[:space:]]*#[[:space:]]*include[[:space:]]*'
+    sed -n -E -e "s/$include\"([^\"]*)\".*/\\1/p" \
+        -e "s/$include<(($(echo $layers | tr ' ' '|'))\/[^>]*)>.*/\\1/p" "$1"
+}
+
 bad=0
 for layer in $layers; do
     ok=" $(allowed "$layer") "
     for file in "$layer"/*.[ch]; do
         [ -e "$file" ] || continue
-        # A quoted include is one of ours and names its folder.
-        for target in $(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p' "$file"); do
+        for target in $(ours "$file"); do
             case $ok in
             *" ${target%%/*} "*) ;;
             *) echo "$file: includes \"$target\", which $layer may not use" >&2; bad=1 ;;
