@@ -34,4 +34,11 @@ void chain_clear(struct chain *chain);
  */
 bool chain_equals(const struct chain *chain, const char *path);
 
+/*
+ * The same in the middle of anything: what the free list has given away does
+ * not count (a rollback does not restore it), nor what lies beyond the size
+ * that page 1 tells (SQLite cuts that off later).
+ */
+bool chain_equals_meanwhile(const struct chain *chain, const char *path);
+
 #endif
