@@ -128,3 +128,40 @@ int slot_put(struct bucket *b, const char *db, const struct batch *batch,
 	FAILPOINT("put-sent");
 	return rc == -ERR_PRECOND ? compare(b, db, batch, ret) : rc;
 }
+
+int slot_last(struct bucket *b, const char *db, uint64_t txid,
+	      struct ltx_header *ret)
+{
+	struct archive_file slot = { .min_txid = txid, .max_txid = txid };
+	char text[LTX_TXID_TEXT_SIZE];
+	int rc = archive_get_header(b, db, &slot, ret);
+
+	if (rc != -ENOENT)
+		return rc;
+	ltx_txid_format(txid, text);
+	return error_set(-ERR_GAP,
+			 "transaction %s of '%s', which this directory has "
+			 "sent, is not in %s: it is another bucket than "
+			 "before, or has lost it, and what is sent behind it "
+			 "could not be restored; use the bucket of before, or "
+			 "remove .litebucket from the directory, to begin anew "
+			 "in an empty one",
+			 text, db, b->url);
+}
+
+int slot_follows(const struct bucket *b, const char *db,
+		 const struct ltx_header *last, const struct ltx_header *next)
+{
+	char text[LTX_TXID_TEXT_SIZE];
+
+	if (!last->post_dbsum || !next->pre_dbsum ||
+	    last->post_dbsum == next->pre_dbsum)
+		return 0;
+	ltx_txid_format(last->max_txid, text);
+	return error_set(-ERR_FENCED,
+			 "transaction %s of '%s' in %s is not the one that "
+			 "this directory has sent; another writer's history is "
+			 "there, so nothing is put behind it: use the bucket of "
+			 "before, or a bucket or prefix of its own",
+			 text, db, b->url);
+}

@@ -4,9 +4,12 @@
 /*
  * One slot of a database's log, filled or found filled.
  */
+#include <stdint.h>
+
 struct batch;
 struct bucket;
 struct bucket_info;
+struct ltx_header;
 
 /*
  * Put the batch into its slot if that is empty.  If it is not, read the slot
@@ -20,5 +23,20 @@ struct bucket_info;
  */
 int slot_put(struct bucket *b, const char *db, const struct batch *batch,
 	     struct bucket_info *ret);
+
+/*
+ * The header of the last slot that an earlier life filled.  -ERR_GAP: it is
+ * not there, so this is another bucket than then, or one that lost something;
+ * what is put behind it could never be restored.
+ */
+int slot_last(struct bucket *b, const char *db, uint64_t txid,
+	      struct ltx_header *ret);
+
+/*
+ * Was next made on top of last?  -ERR_FENCED: no, last is another writer's.
+ * What is not known is no contradiction.
+ */
+int slot_follows(const struct bucket *b, const char *db,
+		 const struct ltx_header *last, const struct ltx_header *next);
 
 #endif

@@ -23,18 +23,6 @@ bool snapshot_due(const struct ltx_header *before,
 	       before->kind == LTX_DROP;
 }
 
-int snapshot_slot_header(struct bucket *b, const char *db, uint64_t txid,
-			 struct ltx_header *ret)
-{
-	struct archive_file slot = { .min_txid = txid, .max_txid = txid };
-	int rc = archive_get_header(b, db, &slot, ret);
-
-	if (rc != -ENOENT && rc != -ERR_CORRUPT)
-		return rc;
-	*ret = (struct ltx_header){ .page_size = 0 };
-	return 0;
-}
-
 /* A file without a name. */
 static int open_temp(const char *dir, int *ret_fd)
 {

@@ -30,10 +30,6 @@ struct ltx_header;
 bool snapshot_due(const struct ltx_header *before,
 		  const struct ltx_header *slot);
 
-/* The header of a slot in the bucket; page_size 0 if that is gone. */
-int snapshot_slot_header(struct bucket *b, const char *db, uint64_t txid,
-			 struct ltx_header *ret);
-
 /*
  * The snapshot of this batch into the bucket.  What must be re-encoded for it
  * goes through a file in temp_dir.  ret_size: the bytes sent, 0 if it was

@@ -41,6 +41,12 @@ struct uploader_db {
 	bool running; /* has its turn */
 	bool dirty;   /* committed since the last seal began */
 	bool urged;   /* somebody waits since the last seal began */
+	/*
+	 * The bucket was seen to hold what an earlier life sent to it; written
+	 * by the turn only.  Until then confirmed is what the spool's owner
+	 * says, and nobody is told so.
+	 */
+	bool joined;
 	int stopped;  /* the error that stopped it for good, or 0 */
 	unsigned failures; /* in a row; written by the turn only */
 	bool slow;	   /* the last one is for a person to mend; likewise */
@@ -66,6 +72,7 @@ struct uploader {
 	struct uploader_db **dbs; /* in order of path */
 	size_t n_dbs, capacity;
 	bool trusted; /* the store is known to keep if-absent */
+	bool draining;
 	int64_t offset_ms;
 };
 

@@ -174,13 +174,37 @@ static void note_confirmed(struct uploader *u, struct uploader_db *db,
 		u->config.confirmed(u->config.arg, db->path, txid);
 }
 
+static bool is_draining(struct uploader *u)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
+
+	return u->draining;
+}
+
+/* Once, after a start: is the bucket the one that was sent to before? */
+static int join(struct uploader *u, struct uploader_db *db)
+{
+	int rc = slot_last(u->config.bucket, db->key, db->settled, &db->before);
+
+	if (rc < 0)
+		return rc;
+	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
+	db->joined = true;
+	(void)pthread_cond_broadcast(&db->changed);
+	return 0;
+}
+
 static int fill_slot(struct uploader *u, struct uploader_db *db,
 		     const struct batch *batch)
 {
 	int64_t requested_ms = clock_wall_ms();
+	struct bucket *b = u->config.bucket;
 	struct bucket_info reply;
-	int rc = slot_put(u->config.bucket, db->key, batch, &reply);
+	int rc = slot_follows(b, db->key, &db->before, &batch->header);
 
+	if (rc < 0)
+		return rc;
+	rc = slot_put(b, db->key, batch, &reply);
 	note_date(u, requested_ms, &reply);
 	if (rc < 0)
 		return rc;
@@ -196,13 +220,6 @@ static int make_snapshot(struct uploader *u, struct uploader_db *db,
 	uint64_t size;
 	int rc;
 
-	/* After a start, the slot before is known by the bucket only. */
-	if (db->settled > 0 && db->before.page_size == 0) {
-		rc = snapshot_slot_header(b, db->key, db->settled,
-					  &db->before);
-		if (rc < 0)
-			return rc;
-	}
 	if (!snapshot_due(&db->before, &batch->header))
 		return 0;
 	rc = snapshot_put(b, db->key, batch, u->temp_dir, &size);
@@ -243,6 +260,11 @@ static enum outcome have_turn(struct uploader *u, struct uploader_db *db,
 	AUTO(batch) struct batch batch = BATCH_NONE;
 	enum outcome found = find_batch(u, db, &batch, ret_rc);
 
+	/* At the end, only what is to be sent matters. */
+	if (found == NOTHING && is_draining(u))
+		return found;
+	if (*ret_rc == 0 && !db->joined && (*ret_rc = join(u, db)) < 0)
+		return NOT_SENT;
 	if (found != SENT)
 		return found;
 	*ret_rc = send_batch(u, db, &batch);

@@ -185,6 +185,7 @@ static int find_position(struct uploader_db *db, uint64_t confirmed)
 	if (first && first <= confirmed)
 		confirmed = first - 1;
 	db->settled = db->confirmed = confirmed;
+	db->joined = confirmed == 0;
 	return 0;
 }
 
@@ -229,7 +230,7 @@ int uploader_add(struct uploader *u, const char *path, struct spool *spool,
 	if (rc < 0)
 		return rc;
 	added = TAKE(db);
-	if (added->found)
+	if (added->found || !added->joined)
 		queue_put(&u->queue, &added->entry, clock_monotonic_ms());
 	return 0;
 }
@@ -284,6 +285,12 @@ static int timed_out(const struct uploader_db *db, uint64_t txid)
 			 text, db->path, *db->error ? ": " : "", db->error);
 }
 
+/* The lock is held. */
+static bool is_confirmed(const struct uploader_db *db, uint64_t txid)
+{
+	return db->joined && db->confirmed >= txid;
+}
+
 int uploader_wait(struct uploader *u, const char *path, uint64_t txid,
 		  int64_t timeout_ms, uint64_t *ret_txid)
 {
@@ -294,9 +301,9 @@ int uploader_wait(struct uploader *u, const char *path, uint64_t txid,
 
 	if (!db)
 		return error_set(-ENOENT, "'%s' is not being uploaded", path);
-	while (db->confirmed < txid && !db->stopped && rc != -ETIMEDOUT)
+	while (!is_confirmed(db, txid) && !db->stopped && rc != -ETIMEDOUT)
 		rc = cond_wait_until(&db->changed, held, until);
-	if (db->confirmed < txid)
+	if (!is_confirmed(db, txid))
 		return db->stopped ? error_set(db->stopped, "%s", db->error) :
 				     timed_out(db, txid);
 	if (ret_txid)
@@ -338,6 +345,7 @@ int uploader_drain(struct uploader *u, int64_t timeout_ms)
 
 	(void)lock(&u->lock);
 	n_dbs = u->n_dbs;
+	u->draining = true;
 	for (size_t i = 0; i < n_dbs; i++)
 		urge(u, u->dbs[i]);
 	for (size_t i = 0; i < u->n_dbs && rc != -ETIMEDOUT; i++) {
@@ -348,6 +356,7 @@ int uploader_drain(struct uploader *u, int64_t timeout_ms)
 		if (db->stopped && !stopped)
 			stopped = db;
 	}
+	u->draining = false;
 	(void)pthread_mutex_unlock(&u->lock);
 
 	if (rc == -ETIMEDOUT)

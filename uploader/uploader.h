@@ -20,7 +20,9 @@
  *      reading the slot and comparing bytes (R13).
  *   4. Another writer's bytes in our slot: this database stops, with an error
  *      that says so.  Nothing is ever overwritten.
- *   5. The base snapshot, 0009/1-1, is made from slot 1 after that is
+ *   5. Nothing is sent to a bucket without the last confirmed slot, because
+ *      nothing behind it could be restored: the database stops.
+ *   6. The base snapshot, 0009/1-1, is made from slot 1 after that is
  *      confirmed; 0009/1-N likewise after a slot with another page size (R19).
  *      Until it is there too, the batch stays in the spool.
  *
@@ -34,7 +36,9 @@
  *
  * Databases upload in parallel, by connections threads of this module's own,
  * and take turns batch by batch.  While nothing is committed no thread wakes
- * and no request is made.  The uploader never calls back with a lock held.
+ * and no request is made, but for one per database at the start: does the
+ * bucket hold the last batch that was confirmed?  The uploader never calls back
+ * with a lock held.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -93,7 +97,8 @@ int uploader_check(struct uploader *u);
 /*
  * Take care of a database: its path below the mount (its key in the bucket is
  * archive_escape's), its spool (stays the caller's, must outlive us), the last
- * TXID known to be confirmed, or 0.  What is in the spool is sent at once.
+ * TXID known to be confirmed, or 0.  What is in the spool is sent at once.  If
+ * the bucket lacks the confirmed one, the database stops.
  *
  * -EEXIST: it was added before.  -ENAMETOOLONG: as archive_escape.  -ERR_GAP:
  * batches between confirmed and the spool's first are missing.

@@ -3,6 +3,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -446,6 +447,31 @@ def test_the_second_of_two_mounts_on_one_database_stops_and_says_so(bucket, moun
         second.stop()
     restore(bucket, "app.db", work / "restored")
     assert texts(work / "restored") == ["first's", "first's again"]
+
+
+def test_another_bucket_than_before_is_not_taken_for_it(bucket, mount, work):
+    (work / "other-bucket").mkdir()
+    other = harness.FileBucket(work / "other-bucket")
+    with mount(bucket) as data:
+        commit(data / "app.db", "one")
+        sync(data / "app.db")
+    with mount(other) as data:
+        refused(FAILED, "another bucket than before", "sync", data / "app.db")
+        commit(data / "app.db", "two")
+        refused(FAILED, "another bucket than before", "sync", data / "app.db")
+        data.stop()
+    assert not any((work / "other-bucket").rglob("*.ltx"))
+    with mount(bucket) as data:
+        sync(data / "app.db")
+    restore(bucket, "app.db", work / "restored")
+    assert texts(work / "restored") == ["one", "two"]
+
+    # Begun anew, as the error advises.
+    shutil.rmtree(work / "data" / ".litebucket")
+    with mount(other) as data:
+        sync(data / "app.db")
+    restore(other, "app.db", work / "again")
+    assert texts(work / "again") == ["one", "two"]
 
 
 def test_a_directory_is_mounted_once(file_bucket, mount, work):

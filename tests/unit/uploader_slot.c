@@ -138,6 +138,38 @@ static void as_long_as_the_slot_cannot_be_read_nothing_is_decided(
 	assert_int_equal(put(), 0);
 }
 
+static void the_last_slot_is_in_the_bucket_or_it_is_another_one(void **state)
+{
+	struct ltx_header header;
+
+	assert_int_equal(slot_last(p.store, "a.db", 2, &header), -ERR_GAP);
+	assert_non_null(strstr(error_message(), "0000000000000002"));
+	assert_non_null(strstr(error_message(), "'a.db'"));
+	assert_non_null(strstr(error_message(), p.dir));
+	object_write(&p, "a.db", 2, bytes, size);
+	assert_int_equal(slot_last(p.store, "a.db", 2, &header), 0);
+	assert_int_equal(header.max_txid, 2);
+	object_write(&p, "a.db", 3, bytes, size);
+	assert_int_equal(slot_last(p.store, "a.db", 3, &header), -ERR_CORRUPT);
+	p.net.fail = -ETIMEDOUT;
+	assert_int_equal(slot_last(&p.net.bucket, "a.db", 2, &header),
+			 -ETIMEDOUT);
+}
+
+static void a_batch_follows_only_what_it_was_made_on(void **state)
+{
+	struct ltx_header last = { .max_txid = 1, .post_dbsum = 7 };
+	struct ltx_header next = { .max_txid = 2, .pre_dbsum = 7 };
+
+	assert_int_equal(slot_follows(p.store, "a.db", &last, &next), 0);
+	last.post_dbsum = 8;
+	assert_int_equal(slot_follows(p.store, "a.db", &last, &next),
+			 -ERR_FENCED);
+	assert_non_null(strstr(error_message(), "0000000000000001"));
+	last.post_dbsum = 0;
+	assert_int_equal(slot_follows(p.store, "a.db", &last, &next), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -151,6 +183,8 @@ int main(void)
 		TEST(ours_and_more_is_not_ours),
 		TEST(something_else_in_the_slot_is_not_ours),
 		TEST(as_long_as_the_slot_cannot_be_read_nothing_is_decided),
+		TEST(the_last_slot_is_in_the_bucket_or_it_is_another_one),
+		TEST(a_batch_follows_only_what_it_was_made_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -156,26 +156,6 @@ static void no_room_for_temporary_files_is_said_with_the_place(void **state)
 	assert_non_null(strstr(error_message(), "/nowhere/at/all"));
 }
 
-static void the_header_of_a_slot_is_read_from_the_bucket(void **state)
-{
-	struct ltx_header header = { .page_size = 77 };
-	size_t size;
-	char *bytes;
-
-	assert_int_equal(snapshot_slot_header(p.store, "a.db", 4, &header), 0);
-	assert_int_equal(header.page_size, 0);
-	spool_fill(spool, 4, &(struct batch_like){ .page_size = 2048 });
-	bytes = spool_bytes(spool, 4, &size);
-	object_write(&p, "a.db", 4, bytes, size);
-	free(bytes);
-	assert_int_equal(snapshot_slot_header(p.store, "a.db", 4, &header), 0);
-	assert_int_equal(header.page_size, 2048);
-	p.net.fail = -ETIMEDOUT;
-	assert_int_equal(snapshot_slot_header(&p.net.bucket, "a.db", 4,
-					      &header),
-			 -ETIMEDOUT);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -187,7 +167,6 @@ int main(void)
 		TEST(a_batch_without_all_pages_gives_none),
 		TEST(one_that_is_there_is_as_good),
 		TEST(no_room_for_temporary_files_is_said_with_the_place),
-		TEST(the_header_of_a_slot_is_read_from_the_bucket),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -159,6 +159,45 @@ static void a_hole_before_the_spool_is_refused(void **state)
 	assert_int_equal(uploader_add(h.u, "a.db", db->spool, 2), -EEXIST);
 }
 
+/* After another life, whose bucket had slots 1 to confirmed. */
+static void start_elsewhere(struct made_up_db *db, uint64_t confirmed)
+{
+	start(1, 0);
+	add(db, confirmed);
+}
+
+static void a_bucket_without_what_was_confirmed_gets_nothing(void **state)
+{
+	struct made_up_db *db = new_db("a.db", 3, 3);
+
+	start_elsewhere(db, 2);
+	assert_int_equal(wait_for(db, 3), -ERR_GAP);
+	assert_non_null(strstr(error_message(), "0000000000000002"));
+	assert_int_equal(status_of(db).state, UPLOADER_STOPPED);
+	assert_int_equal(status_of(db).spool_batches, 1);
+	assert_false(object_exists(&h.place, "a.db", 0, 3, 3));
+}
+
+static void nobody_is_told_that_another_bucket_has_it(void **state)
+{
+	struct made_up_db *db = new_db("a.db", 0, 0);
+
+	start_elsewhere(db, 2);
+	assert_int_equal(wait_for(db, 2), -ERR_GAP);
+	EVENTUALLY(status_of(db).state == UPLOADER_STOPPED);
+}
+
+static void drain_of_nothing_does_not_wait_for_a_bucket(void **state)
+{
+	struct made_up_db *db = new_db("a.db", 0, 0);
+
+	h.place.net.fail = -ETIMEDOUT;
+	start_elsewhere(db, 2);
+	EVENTUALLY(status_of(db).state == UPLOADER_RETRYING);
+	assert_int_equal(uploader_wait(h.u, "a.db", 2, 50, NULL), -ETIMEDOUT);
+	assert_int_equal(uploader_drain(h.u, 10000), 0);
+}
+
 static void a_new_database_gets_its_base_snapshot(void **state)
 {
 	AUTO(buf) struct buf slot = BUF_INIT(1 << 20);
@@ -403,6 +442,9 @@ int main(void)
 		TEST(a_batch_that_was_put_before_the_crash_is_confirmed_after_it),
 		TEST(a_confirmed_batch_that_is_still_in_the_spool_is_looked_at_again),
 		TEST(a_hole_before_the_spool_is_refused),
+		TEST(a_bucket_without_what_was_confirmed_gets_nothing),
+		TEST(nobody_is_told_that_another_bucket_has_it),
+		TEST(drain_of_nothing_does_not_wait_for_a_bucket),
 		TEST(a_new_database_gets_its_base_snapshot),
 		TEST(another_page_size_gets_a_snapshot_and_nothing_else_does),
 		TEST(a_page_size_that_changed_before_a_restart_is_noticed),
