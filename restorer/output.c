@@ -38,6 +38,32 @@ static int exists_error(const char *path, const char *side)
 			 path, side);
 }
 
+/*
+ * A program that has the old database open would go on with a file that has no
+ * name any more.  SQLite shows by its locks that it reads or writes and, where
+ * there is a WAL, that a connection is open at all.
+ */
+static int check_unlocked(struct output *o)
+{
+	/* PENDING_BYTE and what follows it, in SQLite's os.h. */
+	struct flock locks = {
+		.l_type = F_WRLCK,
+		.l_whence = SEEK_SET,
+		.l_start = 0x40000000,
+		.l_len = 512,
+	};
+	AUTO(fd) int fd = openat(o->dirfd, o->name,
+				 O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0 || fcntl(fd, F_OFD_GETLK, &locks) < 0 ||
+	    locks.l_type == F_UNLCK)
+		return 0;
+	return error_set(-EBUSY,
+			 "a program has '%s' open; stop it first, or restore "
+			 "to another path",
+			 o->path);
+}
+
 /* Nothing is in the way, or it may be replaced. */
 static int check_target(struct output *o)
 {
@@ -52,6 +78,8 @@ static int check_target(struct output *o)
 				 o->path);
 	if (rc > 0 && !o->force)
 		return exists_error(o->path, "");
+	if (rc > 0)
+		return check_unlocked(o);
 	for (int i = 0; i < SIDES && !o->force; i++) {
 		char side[NAME_MAX + 1];
 
@@ -259,7 +287,9 @@ int output_commit(struct output *o)
 
 	if (fsync(o->fd) < 0)
 		return error_errno("syncing the restored database");
-	rc = o->force ? set_aside(o) : 0;
+	rc = o->force ? check_unlocked(o) : 0;
+	if (rc == 0 && o->force)
+		rc = set_aside(o);
 	if (rc == 0)
 		rc = put_in_place(o);
 	if (rc < 0) {

@@ -31,7 +31,8 @@ struct output {
 };
 
 /*
- * -EEXIST: there is something and force is not set.  -EPERM: it belongs to
+ * -EEXIST: there is something and force is not set.  -EBUSY: SQLite has locks
+ * on it; output_commit() finds that out as well.  -EPERM: it belongs to
  * somebody else, whose we cannot make the new file.  -ENOTDIR: there is no such
  * directory.
  */

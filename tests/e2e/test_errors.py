@@ -1,4 +1,5 @@
 """What goes wrong is said in one clear line, and leaves nothing half-done."""
+import contextlib
 import copy
 import json
 import os
@@ -121,6 +122,24 @@ def test_an_existing_output_is_kept(filled, work):
     refused(FAILED, "exists.*--force", "restore", "-o", output, bucket.url_of("app.db"),
             bucket=bucket)
     assert output.read_text() == "precious"
+    litebucket("restore", "--force", "-o", output, bucket.url_of("app.db"),
+               env=bucket.environment())
+    assert texts(output) == ["one", "two", "three", "four", "five"]
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_database_in_use_is_not_replaced(filled, work, journal):
+    bucket, _ = filled
+    output = work / "db"
+    with contextlib.closing(sqlite3.connect(output, isolation_level=None)) as program:
+        program.execute(f"PRAGMA journal_mode={journal}")
+        program.execute("CREATE TABLE old(x)")
+        # With a WAL an open connection is enough.
+        program.execute("BEGIN IMMEDIATE" if journal == "delete" else "SELECT * FROM old")
+        refused(FAILED, "a program has .* open", "restore", "--force", "-o", output,
+                bucket.url_of("app.db"), bucket=bucket)
+        assert program.execute("SELECT name FROM sqlite_master").fetchall() == [("old",)]
+    assert [path.name for path in work.iterdir() if "db.litebucket" in path.name] == []
     litebucket("restore", "--force", "-o", output, bucket.url_of("app.db"),
                env=bucket.environment())
     assert texts(output) == ["one", "two", "three", "four", "five"]
