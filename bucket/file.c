@@ -581,8 +581,8 @@ static int open_root(const struct bucket_url *url, bool create)
 		fd = open(url->path, flags);
 	}
 	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-		return error_set(-ENODEV, "there is no bucket %s: '%s' is no "
-				 "directory", url->text, url->path);
+		return error_set(-ENODEV, "there is no bucket or database at %s: "
+				 "'%s' is no directory", url->text, url->path);
 	if (fd < 0)
 		return error_errno("opening the bucket %s", url->text);
 	return fd;
