@@ -109,6 +109,9 @@ int batch_put(struct batch *b, uint32_t pgno, const void *page, uint64_t hash)
 	rc = store(b, slot, page);
 	if (rc == 0)
 		rc = pgmap_set(&b->map, pgno, slot + 1);
+	else if (slot < b->slots)
+		/* The slot may hold half of each; taking out cannot fail. */
+		(void)pgmap_set(&b->map, pgno, 0);
 	if (rc < 0)
 		return rc;
 	if (slot == b->slots)
@@ -149,7 +152,7 @@ int batch_read(const struct batch *b, uint32_t pgno, void *ret_page)
 		       error_set(-EIO, "a large batch lost page %u", pgno);
 }
 
-int batch_resize(struct batch *b, uint32_t commit)
+void batch_resize(struct batch *b, uint32_t commit)
 {
 	for (size_t i = 0; commit < b->commit && i < b->map.capacity; i++)
 		if (b->map.entries[i].pgno > commit)
@@ -159,5 +162,4 @@ int batch_resize(struct batch *b, uint32_t commit)
 	if (commit < b->low_commit)
 		b->low_commit = commit;
 	b->commit = commit;
-	return 0;
 }

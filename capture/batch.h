@@ -46,7 +46,7 @@ int batch_new(int dirfd, uint32_t page_size, uint32_t commit,
 /* NULL is allowed. */
 void batch_free(struct batch *b);
 
-/* Add or replace a page.  On failure the batch may lack it. */
+/* Add or replace a page.  On failure the batch lacks it. */
 int batch_put(struct batch *b, uint32_t pgno, const void *page, uint64_t hash);
 
 /* Its hash, or false. */
@@ -56,6 +56,6 @@ bool batch_find(const struct batch *b, uint32_t pgno, uint64_t *ret_hash);
 int batch_read(const struct batch *b, uint32_t pgno, void *ret_page);
 
 /* The database is now of this size; pages beyond it are dropped. */
-int batch_resize(struct batch *b, uint32_t commit);
+void batch_resize(struct batch *b, uint32_t commit);
 
 #endif

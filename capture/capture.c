@@ -149,7 +149,7 @@ static int take_up_quietly(struct capture *c, struct db *db)
 	(void)pthread_mutex_lock(&db->lock);
 	rc = capture_attach(db);
 	if (rc == 0 && db->position.page_size && is_as_left(c, db)) {
-		db_settled(db);
+		(void)db_settled(db, db_writes_begun(db));
 		rc = db_pull(db);
 	}
 	(void)pthread_mutex_unlock(&db->lock);

@@ -9,13 +9,13 @@
 
 #include "capture/db.h"
 
-/* What the main file says of itself. */
+/* What a database's main file says of itself. */
 struct file_state {
 	struct format_header header;
 	uint64_t size;
-	bool is_database;
 };
 
+/* -ERR_NO_DATABASE. */
 static int look_at_main(struct db *db, struct file_state *ret)
 {
 	uint8_t data[FORMAT_HEADER_SIZE];
@@ -24,6 +24,8 @@ static int look_at_main(struct db *db, struct file_state *ret)
 	int64_t size;
 	int rc = db_open_main(db);
 
+	if (rc == -ENOENT)
+		return error_set(-ERR_NO_DATABASE, "'%s' is gone", db->path);
 	if (rc < 0)
 		return rc;
 	size = io_size(db->main_fd);
@@ -33,10 +35,19 @@ static int look_at_main(struct db *db, struct file_state *ret)
 	n = io_pread(db->main_fd, data, sizeof(data), 0);
 	if (n < 0)
 		return (int)n;
-	state.is_database = n == sizeof(data) &&
-			    format_parse_header(data, &state.header);
+	if (n < (ssize_t)sizeof(data) ||
+	    !format_parse_header(data, &state.header))
+		return error_set(-ERR_NO_DATABASE, "'%s' is not a database",
+				 db->path);
 	*ret = state;
 	return 0;
+}
+
+int db_find_main(struct db *db)
+{
+	struct file_state file;
+
+	return look_at_main(db, &file);
 }
 
 /*
@@ -49,6 +60,9 @@ static uint32_t database_size(const struct file_state *state)
 		return state->header.pages;
 	return (uint32_t)(state->size / state->header.page_size);
 }
+
+/* The longest pause between two tries to settle. */
+enum { RETRY_MAX_MS = 60000 };
 
 /* The pages to look at: all, or the dirty ones. */
 static int list_dirty(struct db *db, bool *ret_all, uint32_t **ret_pgnos,
@@ -97,8 +111,6 @@ int db_collect(struct db *db)
 
 	if (rc < 0)
 		return rc;
-	if (!file.is_database)
-		return error_set(-EAGAIN, "'%s' is not a database", db->path);
 	rc = db_begin(db, file.header.page_size);
 	if (rc < 0)
 		return rc;
@@ -113,18 +125,6 @@ int db_collect(struct db *db)
 	return rc;
 }
 
-void db_settled(struct db *db)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
-
-	pgmap_clear(&db->dirty.pages);
-	db->dirty.all = false;
-	db->dirty.page_size = db->page_size;
-	db->compare = db->in_doubt = false;
-	db->error[0] = '\0';
-	atomic_store(&db->resting, false);
-}
-
 /* ------------------------------------------------ files nobody finalised */
 
 static int64_t quiet_ms(const struct db *db)
@@ -134,10 +134,14 @@ static int64_t quiet_ms(const struct db *db)
 
 int64_t db_settle_due_ms(struct db *db)
 {
+	int64_t due;
+
 	if (!atomic_load(&db->resting) || atomic_load(&db->journal_live))
 		return INT64_MAX;
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
-	return db->last_write_ms + quiet_ms(db);
+	due = db->last_write_ms + quiet_ms(db);
+	return db->retry_wait_ms && db->retry_at_ms > due ? db->retry_at_ms :
+							    due;
 }
 
 /* Writes begun so far; -EBUSY if one is under way or was just now. */
@@ -164,8 +168,6 @@ static int check_whole(struct db *db)
 
 	if (rc < 0)
 		return rc;
-	if (!file.is_database)
-		return error_set(-EAGAIN, "'%s' is not a database", db->path);
 	if (!db->wal.commit && file.header.pages &&
 	    (uint64_t)file.header.pages * file.header.page_size > file.size)
 		return error_set(-EBUSY, "'%s' is not complete", db->path);
@@ -173,9 +175,8 @@ static int check_whole(struct db *db)
 }
 
 /* Lock held.  The file is a database, whole and at rest. */
-static int settle_database(struct db *db, int64_t begun)
+static int settle_database(struct db *db, uint64_t begun)
 {
-	bool disturbed;
 	int rc;
 
 	/* Reading like a seqlock: what a write came into is not committed. */
@@ -185,18 +186,13 @@ static int settle_database(struct db *db, int64_t begun)
 		db_fail(db, "comparing");
 		return rc;
 	}
-	(void)pthread_mutex_lock(&db->mark);
-	disturbed = (int64_t)db->begun != begun || db->done != db->begun;
-	(void)pthread_mutex_unlock(&db->mark);
-	if (disturbed || atomic_load(&db->journal_live))
+	if (atomic_load(&db->journal_live) || !db_settled(db, begun))
 		return error_set(-EBUSY, "'%s' is being written", db->path);
-	db_settled(db);
 	if (db_has_news(db))
 		db_notify(db);
 	return 0;
 }
 
-/* -EAGAIN: the file at rest is no database. */
 static int try_settle(struct db *db, bool now)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
@@ -215,17 +211,30 @@ static int try_settle(struct db *db, bool now)
 	rc = db_pull(db);
 	if (rc == 0)
 		rc = check_whole(db);
-	if (rc == -EAGAIN || rc == -ENOENT)
+	if (rc == -ERR_NO_DATABASE)
 		/* Another write may make it a database yet. */
 		atomic_store(&db->resting, false);
-	return rc < 0 ? rc : settle_database(db, begun);
+	return rc < 0 ? rc : settle_database(db, (uint64_t)begun);
+}
+
+/* A disk that stays full is not asked, nor all pages compared, every second. */
+static void wait_longer(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
+
+	db->retry_wait_ms = db->retry_wait_ms ? 2 * db->retry_wait_ms : 1000;
+	if (db->retry_wait_ms > RETRY_MAX_MS)
+		db->retry_wait_ms = RETRY_MAX_MS;
+	db->retry_at_ms = clock_monotonic_ms() + db->retry_wait_ms;
 }
 
 int db_settle(struct db *db, bool now)
 {
 	int rc = try_settle(db, now);
 
-	if (rc == -EAGAIN)
-		return db_drop(db);
-	return rc == -ENOENT ? 0 : rc;
+	if (rc == -ERR_NO_DATABASE)
+		rc = db_drop(db);
+	if (rc < 0 && rc != -EBUSY)
+		wait_longer(db);
+	return rc;
 }

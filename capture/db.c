@@ -74,8 +74,7 @@ void db_fail(struct db *db, const char *doing)
 	(void)snprintf(error, sizeof(error), "%s: %s", doing, error_message());
 	db->compare = true;
 	db->in_doubt = true;
-	atomic_store(&db->resting, true);
-	capture_wake(db->capture);
+	db_let_rest(db);
 	if (strcmp(error, db->error) == 0)
 		return;
 	strcpy(db->error, error);
@@ -161,7 +160,7 @@ static int take_up_state(struct db *db)
 	if (rc < 0)
 		return rc;
 	db->page_size = db->position.page_size;
-	db->dirty.page_size = db->page_size;
+	db_number_dirty(db);
 	/* Until somebody knows better: the file may have changed since. */
 	db->compare = db->in_doubt = db->page_size != 0;
 	if (pages_count(db->pages) == 0)
@@ -269,10 +268,9 @@ int db_put_page(struct db *db, uint32_t pgno, const void *page)
 	rc = ensure_open(db);
 	if (rc == 0)
 		rc = batch_put(db->open, pgno, page, hash);
-	if (rc < 0)
-		return error_wrap(rc, "capturing page %u", pgno);
-	db->dbsum += hash - known;
-	return 0;
+	/* If that failed, an older version of the page may be gone (I4). */
+	db->dbsum += db_known(db, pgno) - known;
+	return rc < 0 ? error_wrap(rc, "capturing page %u", pgno) : 0;
 }
 
 int db_resize(struct db *db, uint32_t commit)
@@ -288,9 +286,7 @@ int db_resize(struct db *db, uint32_t commit)
 	for (uint32_t pgno = commit + 1; pgno <= db->commit; pgno++)
 		if (pgno != lock_pgno)
 			db->dbsum -= db_known(db, pgno);
-	rc = batch_resize(db->open, commit);
-	if (rc < 0)
-		return rc;
+	batch_resize(db->open, commit);
 	db->commit = commit;
 	return 0;
 }
@@ -328,10 +324,8 @@ static int restart(struct db *db, uint32_t page_size)
 	db->page_size = page_size;
 	db->commit = 0;
 	db->dbsum = 0;
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
-	pgmap_clear(&db->dirty.pages);
-	db->dirty.all = true;
-	db->dirty.page_size = page_size;
+	db_number_dirty(db);
+	db_mark_all(db);
 	return 0;
 }
 
@@ -347,6 +341,12 @@ int db_begin(struct db *db, uint32_t page_size)
 bool db_has_news(const struct db *db)
 {
 	return db->sealing || (db->open && db->open->changed);
+}
+
+void db_let_rest(struct db *db)
+{
+	if (!atomic_exchange(&db->resting, true))
+		capture_wake(db->capture);
 }
 
 void db_notify(struct db *db)

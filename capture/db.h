@@ -63,6 +63,9 @@
 #include "capture/wal.h"
 #include "ltx/header.h"
 
+/* There is no database in the main file (yet, or any more), or no file. */
+#define ERR_NO_DATABASE ENOMEDIUM
+
 /* Pages written since they were last looked at. */
 struct dirty {
 	struct pgmap pages;
@@ -82,6 +85,8 @@ struct db {
 	/* Changed with seal_lock and lock held, read with either. */
 	struct position position;
 	struct batch *sealing;
+	bool sealed;		  /* the batch of this header is on disk whole, */
+	struct ltx_header header; /* to be sealed before anything else */
 	bool adopt; /* position is ahead of the spool: the file is to be renamed */
 
 	pthread_mutex_t lock;
@@ -94,7 +99,8 @@ struct db {
 	uint32_t page_size; /* 0: not a database (yet, or any more) */
 	uint32_t commit;
 	uint64_t dbsum;
-	int collected;	    /* how far file_finalise_begin() came */
+	int collected;	    /* how far file_finalise_begin() came, */
+	uint64_t collected_begun; /* and the writes before it */
 	bool in_doubt;	    /* open may hold what is not committed (I1) */
 	bool compare;	    /* compare everything at the next rest */
 	int main_fd, wal_fd; /* backing files, read-only; -1: not open */
@@ -109,8 +115,9 @@ struct db {
 	/* Guarded by mark. */
 	struct dirty dirty;
 	unsigned writers; /* open writable handles of the main file */
-	uint64_t begun, done; /* writes to the main file */
+	uint64_t begun, done; /* writes that change what the main file says */
 	int64_t last_write_ms; /* monotonic */
+	int64_t retry_wait_ms, retry_at_ms; /* after db_settle() failed */
 
 	/* Written under lock or after the write they tell of, read freely. */
 	atomic_bool journal_live;
@@ -171,6 +178,9 @@ bool db_has_news(const struct db *db);
 /* Tell the uploader's side that there is.  Any locks. */
 void db_notify(struct db *db);
 
+/* Nobody will finalise what was written: settle it at rest.  Any locks. */
+void db_let_rest(struct db *db);
+
 /* -------------------------------------------------------- capture.c */
 
 /* db_attach() below this capture's state directory.  Lock held. */
@@ -200,9 +210,27 @@ void db_probe_journal(struct db *db);
 void db_mark(struct db *db, uint64_t offset, uint64_t size);
 void db_mark_all(struct db *db);
 
+/* Pages are of db's page size from here on. */
+void db_number_dirty(struct db *db);
+
+/* Does the main file say what nobody has looked at?  Lock held. */
+bool db_is_unsettled(struct db *db);
+
+/* Writes to the main file begun so far. */
+uint64_t db_writes_begun(struct db *db);
+
+/*
+ * All pages that were dirty after begun writes have been dealt with.  False,
+ * and nothing changes, if there have been others since.  Lock held.
+ */
+bool db_settled(struct db *db, uint64_t begun);
+
 /* ------------------------------------------------------------ pull.c */
 
-/* Bring what is committed in the WAL into open.  Lock held. */
+/*
+ * Bring what is committed in the WAL into open.  A failure is remembered as
+ * by db_fail().  Lock held.
+ */
 int db_pull(struct db *db);
 
 /*
@@ -219,12 +247,12 @@ void db_forget_wal(struct db *db);
 /*
  * Bring the pages written since the last time into open, as they are in the
  * main file: dirty ones, or all with compare.  The caller knows that they are
- * committed.  Lock held.  -EAGAIN: there is no database in the file.
+ * committed.  Lock held.  -ERR_NO_DATABASE.
  */
 int db_collect(struct db *db);
 
-/* The dirty pages were dealt with.  Lock held. */
-void db_settled(struct db *db);
+/* 0: there is a database in the main file; -ERR_NO_DATABASE.  Lock held. */
+int db_find_main(struct db *db);
 
 /*
  * Try to settle a file that nobody finalised.  now: without waiting for the

@@ -38,6 +38,46 @@ void db_mark(struct db *db, uint64_t offset, uint64_t size)
 		}
 }
 
+void db_number_dirty(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
+
+	/* Pages of another size have other numbers. */
+	if (db->dirty.page_size && db->dirty.page_size != db->page_size)
+		mark_all(&db->dirty);
+	db->dirty.page_size = db->page_size;
+}
+
+bool db_is_unsettled(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
+
+	return db->dirty.all || db->dirty.pages.used > 0 || db->compare;
+}
+
+uint64_t db_writes_begun(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
+
+	return db->begun;
+}
+
+bool db_settled(struct db *db, uint64_t begun)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
+
+	if (db->begun != begun || db->done != begun)
+		return false;
+	pgmap_clear(&db->dirty.pages);
+	db->dirty.all = false;
+	db->compare = db->in_doubt = false;
+	db->error[0] = '\0';
+	db->retry_wait_ms = 0;
+	/* Within mark: who writes after this sets it again. */
+	atomic_store(&db->resting, false);
+	return true;
+}
+
 void db_mark_all(struct db *db)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);

@@ -41,13 +41,6 @@ static int perform(const struct operation *op)
 	return rc < 0 ? error_errno("changing a file") : 0;
 }
 
-/* Nobody will finalise what was written: settle it when it is at rest. */
-static void let_rest(struct db *db)
-{
-	if (!atomic_exchange(&db->resting, true))
-		capture_wake(db->capture);
-}
-
 /* ------------------------------------------------------------ main file */
 
 /*
@@ -60,8 +53,7 @@ static bool barrier(struct db *db, uint64_t offset, uint64_t size)
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
 	uint64_t first, last;
 
-	if (db_pull(db) < 0)
-		db_fail(db, "reading the WAL before a checkpoint");
+	(void)db_pull(db);
 	if (db->page_size == 0 || size == 0)
 		return false;
 	first = offset / db->page_size + 1;
@@ -102,10 +94,12 @@ static bool changes_content(const struct operation *op)
 
 static int change_main(struct db *db, const struct operation *op)
 {
-	bool hidden = has_wal(db) && barrier(db, op->offset, op->size);
-	bool dirty = changes_content(op) && !hidden;
+	bool dirty = changes_content(op);
 	int rc;
 
+	/* What the WAL hides says nothing new, so nobody has to know (I3). */
+	if (has_wal(db) && barrier(db, op->offset, op->size))
+		return perform(op);
 	begin_write(db);
 	if (dirty && op->kind == OP_FALLOCATE)
 		db_mark_all(db); /* it may move pages */
@@ -114,7 +108,7 @@ static int change_main(struct db *db, const struct operation *op)
 	rc = perform(op);
 	end_write(db);
 	if (dirty && !atomic_load(&db->journal_live))
-		let_rest(db);
+		db_let_rest(db);
 	return rc;
 }
 
@@ -142,7 +136,7 @@ static int truncate_main(struct db *db, const struct operation *op)
 	else
 		db_mark_all(db);
 	if (!atomic_load(&db->journal_live))
-		let_rest(db);
+		db_let_rest(db);
 	return 0;
 }
 
@@ -153,9 +147,10 @@ static int collect_transaction(struct db *db)
 {
 	int rc = db_pull(db);
 
+	db->collected_begun = db_writes_begun(db);
 	if (rc == 0)
 		rc = db_collect(db);
-	if (rc < 0 && rc != -EAGAIN && rc != -ENOENT)
+	if (rc < 0 && rc != -ERR_NO_DATABASE)
 		db_fail(db, "capturing a transaction");
 	return rc;
 }
@@ -175,13 +170,18 @@ void file_finalise_end(struct db *db, bool done)
 		db->in_doubt = true;
 	} else {
 		atomic_store(&db->journal_live, false);
-		if (db->collected == 0)
-			db_settled(db);
-		else if (db->page_size)
-			let_rest(db);
+		if (db->collected == 0 &&
+		    !db_settled(db, db->collected_begun))
+			/* Somebody else writes, too: what was read is doubtful. */
+			db->in_doubt = true;
+		if (db->in_doubt || (db->collected < 0 && db->page_size))
+			db_let_rest(db);
 		news = db_has_news(db);
 	}
 	(void)pthread_mutex_unlock(&db->lock);
+	/* It was not to be settled while the journal was live. */
+	if (atomic_load(&db->resting))
+		capture_wake(db->capture);
 	if (news)
 		db_notify(db);
 }
@@ -208,6 +208,7 @@ static int write_journal(struct db *db, const struct operation *op)
 		/* SQLite does not write so; look at the result. */
 		rc = perform(op);
 		db_probe_journal(db);
+		db_let_rest(db);
 		return rc;
 	}
 	will_live = format_journal_live(op->data);
@@ -235,8 +236,7 @@ static int truncate_journal(struct db *db, const struct operation *op)
 void file_wal_end_begin(struct db *db)
 {
 	(void)pthread_mutex_lock(&db->lock);
-	if (db_pull(db) < 0)
-		db_fail(db, "reading the WAL before it goes");
+	(void)db_pull(db);
 }
 
 void file_wal_end_end(struct db *db, bool done)
@@ -245,12 +245,10 @@ void file_wal_end_end(struct db *db, bool done)
 
 	if (done && db_wal_gone(db) < 0)
 		db_fail(db, "looking behind a WAL that went");
-	if (!done)
-		atomic_store(&db->wal_touched, true);
+	/* Something may be left of it. */
+	atomic_store(&db->wal_touched, true);
 	news = db_has_news(db);
 	(void)pthread_mutex_unlock(&db->lock);
-	if (atomic_load(&db->resting))
-		capture_wake(db->capture);
 	if (news)
 		db_notify(db);
 }
@@ -410,8 +408,11 @@ static void count_writers(struct capture_file *f, int change_by)
 	if (!db || f->role != FORMAT_MAIN)
 		return;
 	(void)pthread_mutex_lock(&db->mark);
-	db->writers += (unsigned)change_by;
-	f->writers += (unsigned)change_by;
+	/* A handle from before the file got its name was never counted. */
+	if (change_by > 0 || f->writers > 0) {
+		db->writers += (unsigned)change_by;
+		f->writers += (unsigned)change_by;
+	}
 	(void)pthread_mutex_unlock(&db->mark);
 }
 
@@ -423,7 +424,7 @@ void capture_opened(struct capture_file *f, bool writable)
 
 void capture_closed(struct capture_file *f, bool writable)
 {
-	if (writable && f->writers > 0)
+	if (writable)
 		count_writers(f, -1);
 }
 

@@ -44,8 +44,7 @@ static void prepare_drop(struct db *db)
 
 	(void)db_open_main(db);
 	(void)db_open_wal(db);
-	if (db_pull(db) < 0)
-		db_fail(db, "reading the WAL of a file that is removed");
+	(void)db_pull(db);
 }
 
 static void going_begin(struct capture *c, const char *path, struct going *g)
@@ -78,7 +77,7 @@ static void drop(struct going *g)
 	}
 	AUTO(unlock) pthread_mutex_t *held = lock(&g->db->lock);
 	db_close_files(g->db);
-	db_settled(g->db);
+	(void)db_settled(g->db, db_writes_begun(g->db));
 }
 
 static void going_end(struct going *g, bool done)
@@ -91,11 +90,6 @@ static void going_end(struct going *g, bool done)
 		file_wal_end_end(g->db, done);
 	else if (g->role == FORMAT_MAIN && done)
 		drop(g);
-	if (g->role == FORMAT_WAL && done) {
-		AUTO(unlock) pthread_mutex_t *held = lock(&g->db->lock);
-		fd_cleanup(&g->db->wal_fd);
-		g->db->wal_fd = -1;
-	}
 	capture_release(g->capture, g->db);
 }
 

@@ -22,9 +22,9 @@ enum { MAP_STEP = 1 << 20, RUN_MAX = 512 };
  * Map the file with room to grow.  Beyond the end of the file the mapping is
  * never read: pages_get() looks at size first.
  */
-static int remap(struct pages *p)
+static int remap(struct pages *p, uint64_t size)
 {
-	size_t mapped = (size_t)(p->size / MAP_STEP + 1) * MAP_STEP;
+	size_t mapped = (size_t)(size / MAP_STEP + 1) * MAP_STEP;
 	char *map;
 
 	if (p->map && mapped <= p->mapped)
@@ -91,11 +91,14 @@ int pages_write(struct pages *p, uint32_t pgno, const uint64_t *hashes,
 int pages_extend(struct pages *p)
 {
 	int64_t size = io_size(p->fd);
+	int rc;
 
 	if (size < 0)
 		return (int)size;
-	p->size = (uint64_t)size & ~UINT64_C(7);
-	return remap(p);
+	rc = remap(p, (uint64_t)size);
+	if (rc == 0)
+		p->size = (uint64_t)size & ~UINT64_C(7);
+	return rc;
 }
 
 int pages_truncate(struct pages *p, uint32_t count)

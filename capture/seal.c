@@ -175,7 +175,10 @@ static int note_pages(struct db *db, const struct ltx_header *header,
 	if (rc == 0 && b)
 		rc = write_pages(db, b);
 	FAILPOINT("seal-pages");
-	return rc;
+	if (rc < 0)
+		return rc;
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+	return pages_extend(db->pages);
 }
 
 static struct position position_after(const struct ltx_header *header)
@@ -199,12 +202,12 @@ static struct position position_after(const struct ltx_header *header)
  * The batch is in position and pages: it need not be in memory any more.
  * Lock held.
  */
-static int take_over(struct db *db, const struct position *position)
+static void take_over(struct db *db, const struct position *position)
 {
 	db->position = *position;
 	db->adopt = true;
+	db->sealed = false;
 	batch_free(TAKE(db->sealing));
-	return pages_extend(db->pages);
 }
 
 /* Step 4; again after a failure, before anything else is sealed. */
@@ -215,25 +218,54 @@ static int adopt(struct db *db)
 	if (!db->adopt)
 		return 0;
 	rc = spool_adopt(db->spool, db->state_fd, SEALING, db->position.txid);
+	if (rc == -ENOENT && faccessat(db->state_fd, SEALING, F_OK, 0) < 0 &&
+	    errno == ENOENT)
+		/* It had got its name; only the directory's sync failed. */
+		rc = io_sync_parent(db->state_fd, "spool/.");
 	if (rc < 0)
 		return rc;
 	db->adopt = false;
 	return 0;
 }
 
-/* Steps 3 and 4. */
-static int publish(struct db *db, const struct ltx_header *header)
+/*
+ * Step 1.  A file that is whole is never written again: once position is on
+ * its way to the disk, it is all that the TXID stands for.
+ */
+static int prepare(struct db *db, const struct ltx_header *header)
 {
-	struct position next = position_after(header);
-	int rc = position_store(db->state_fd, "position", &next);
+	int rc = write_sealing(db, header, db->sealing);
 
+	if (rc < 0)
+		return rc;
+	db->header = *header;
+	db->sealed = true;
+	return 0;
+}
+
+/* Steps 2 to 4 of what is sealed; again after a failure. */
+static int publish(struct db *db)
+{
+	struct position next = position_after(&db->header);
+	int rc = note_pages(db, &db->header, db->sealing);
+
+	if (rc == 0)
+		rc = position_store(db->state_fd, "position", &next);
 	if (rc < 0)
 		return rc;
 	FAILPOINT("seal-position");
 	(void)pthread_mutex_lock(&db->lock);
-	rc = take_over(db, &next);
+	take_over(db, &next);
 	(void)pthread_mutex_unlock(&db->lock);
-	return rc < 0 ? rc : adopt(db);
+	return adopt(db);
+}
+
+/* What an earlier try did not come to the end of. */
+static int resume(struct db *db)
+{
+	int rc = adopt(db);
+
+	return rc == 0 && db->sealed ? publish(db) : rc;
 }
 
 /* Close what is open, so that commits gather in a new batch from here on. */
@@ -244,44 +276,64 @@ static int close_open(struct db *db)
 	if (db->sealing)
 		return 1;
 	rc = db_pull(db);
-	if (rc < 0) {
-		db_fail(db, "reading the WAL");
+	if (rc < 0 || db->in_doubt || !db->open || !db->open->changed)
 		return rc;
-	}
-	if (db->in_doubt || !db->open || !db->open->changed)
-		return 0;
 	db->sealing = TAKE(db->open);
 	db->sealing->dbsum = db->dbsum;
 	return 1;
 }
 
-/* Seal lock held. */
-static int seal_locked(struct db *db)
+/* One batch, with a TXID of its own.  Seal lock held. */
+static int seal_open(struct db *db)
 {
 	struct ltx_header header;
 	int rc;
 
-	rc = adopt(db);
-	if (rc < 0)
-		return rc;
 	(void)pthread_mutex_lock(&db->lock);
-	rc = db->spool ? close_open(db) : 0;
+	rc = close_open(db);
 	(void)pthread_mutex_unlock(&db->lock);
 	if (rc <= 0)
 		return rc;
 	/* Nobody changes sealing and position but who holds the seal lock. */
 	header = batch_header(db);
-	rc = write_sealing(db, &header, db->sealing);
+	rc = prepare(db, &header);
 	if (rc == 0)
-		rc = note_pages(db, &header, db->sealing);
-	if (rc == 0)
-		rc = publish(db, &header);
+		rc = publish(db);
 	if (rc < 0)
 		return error_wrap(rc, "sealing batch %016" PRIx64 " of '%s'",
 				  header.max_txid, db->path);
 	log_debug("batch sealed", "db=%s txid=%016" PRIx64 " commit=%u",
 		  log_quote(db->path), header.max_txid, header.commit);
 	return 1;
+}
+
+static bool has_spool(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	return db->spool != NULL;
+}
+
+/*
+ * All that is committed.  What an earlier try left over comes first, and may
+ * be less than that.  Seal lock held.
+ */
+static int seal_locked(struct db *db)
+{
+	uint64_t before = db->position.txid;
+	bool left_over;
+	int rc;
+
+	if (!has_spool(db))
+		return 0;
+	rc = resume(db);
+	if (rc < 0)
+		return error_wrap(rc, "sealing '%s'", db->path);
+	left_over = db->sealing != NULL;
+	rc = seal_open(db);
+	if (rc > 0 && left_over)
+		rc = seal_open(db);
+	return rc < 0 ? rc : db->position.txid > before;
 }
 
 int db_seal(struct db *db, uint64_t *ret_txid)
@@ -304,30 +356,61 @@ static void forget_database(struct db *db)
 	db->dbsum = 0;
 	db_close_files(db);
 	(void)db_wal_gone(db);
-	db_settled(db);
+	/* A journal that is left belongs to no database. */
+	atomic_store(&db->journal_live, false);
+	(void)db_settled(db, db_writes_begun(db));
+	db->in_doubt = false;
+}
+
+/* A new one may be there since somebody saw that the old one was not. */
+static bool is_back(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	db_close_files(db);
+	return db_find_main(db) == 0;
+}
+
+/* The batch that says so, once all others are sealed. */
+static int seal_drop(struct db *db)
+{
+	struct ltx_header header = empty_header(db, LTX_DROP);
+	int rc = prepare(db, &header);
+
+	if (rc == 0)
+		rc = publish(db);
+	if (rc < 0)
+		return rc;
+	log_info("database dropped", "db=%s txid=%016" PRIx64,
+		 log_quote(db->path), header.max_txid);
+	db_notify(db);
+	return 0;
+}
+
+/* The settling thread tries again; what comes in its place is compared. */
+static int drop_later(struct db *db, int rc)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	db->compare = true;
+	db_let_rest(db);
+	return error_wrap(rc, "dropping '%s'", db->path);
 }
 
 int db_drop(struct db *db)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->seal_lock);
-	struct ltx_header header;
 	int rc = seal_locked(db);
 
-	forget_database(db);
-	if (rc < 0 || db->position.page_size == 0)
-		return rc;
-	header = empty_header(db, LTX_DROP);
-	rc = write_sealing(db, &header, NULL);
-	if (rc == 0)
-		rc = note_pages(db, &header, NULL);
-	if (rc == 0)
-		rc = publish(db, &header);
 	if (rc < 0)
-		return error_wrap(rc, "dropping '%s'", db->path);
-	log_info("database dropped", "db=%s txid=%016" PRIx64,
-		 log_quote(db->path), header.max_txid);
-	db_notify(db);
-	return 0;
+		return is_back(db) ? rc : drop_later(db, rc);
+	if (is_back(db))
+		return 0;
+	forget_database(db);
+	if (db->position.page_size == 0)
+		return 0;
+	rc = seal_drop(db);
+	return rc < 0 ? drop_later(db, rc) : 0;
 }
 
 /* Called for each page of a file; may be NULL. */
@@ -387,10 +470,13 @@ static int finish_sealing(struct db *db, int fd, struct ltx_header *header)
 	int rc = note_file(db, fd, header);
 
 	if (rc == 0)
-		rc = position_store(db->state_fd, "position", &next);
+		rc = pages_extend(db->pages);
 	if (rc == 0)
-		rc = take_over(db, &next);
-	return rc < 0 ? rc : adopt(db);
+		rc = position_store(db->state_fd, "position", &next);
+	if (rc < 0)
+		return rc;
+	take_over(db, &next);
+	return adopt(db);
 }
 
 int db_recover_sealing(struct db *db)

@@ -56,6 +56,29 @@ int wal_begin(int fd, struct wal_cursor *ret)
 	return 1;
 }
 
+static bool has_words(const uint8_t *data, const uint32_t words[2])
+{
+	return get_be32(data) == words[0] && get_be32(data + 4) == words[1];
+}
+
+int wal_check(int fd, const struct wal_cursor *cursor)
+{
+	uint8_t data[WAL_HEADER_SIZE];
+	uint32_t size = cursor->frames ? WAL_FRAME_HEADER_SIZE :
+					 WAL_HEADER_SIZE;
+	uint64_t offset = cursor->frames ?
+				  wal_frame_offset(cursor->page_size,
+						   cursor->frames - 1) :
+				  0;
+	ssize_t n = io_pread(fd, data, size, offset);
+
+	if (n < 0)
+		return error_wrap((int)n, "reading the WAL's last frame");
+	/* Salts and checksum are the last 16 bytes of both headers. */
+	return n == size && has_words(data + size - 16, cursor->salt) &&
+	       has_words(data + size - 8, cursor->checksum);
+}
+
 /* Is this frame the next of the chain?  If so the cursor's sum goes on. */
 static bool frame_follows(struct wal_cursor *c, const uint8_t *frame)
 {

@@ -59,6 +59,9 @@ static inline uint64_t wal_cursor_offset(const struct wal_cursor *c)
  */
 int wal_begin(int fd, struct wal_cursor *ret);
 
+/* Is what the cursor is behind still there?  1: yes; 0: no. */
+int wal_check(int fd, const struct wal_cursor *cursor);
+
 /*
  * Go from *cursor over all that is committed beyond it, and leave it there.
  * ret_pgnos gets the page number of each frame passed (the caller's to free;

@@ -152,6 +152,8 @@ static bool checkpoint(const char *path)
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", NULL,
 				  NULL, NULL);
+	if (rc != SQLITE_OK)
+		printf("%s: %s\n", path, sqlite3_errmsg(db));
 	(void)sqlite3_close(db);
 	return rc == SQLITE_OK;
 }
