@@ -153,7 +153,10 @@ static int take_up_quietly(struct capture *c, struct db *db)
 		rc = db_pull(db);
 	}
 	(void)pthread_mutex_unlock(&db->lock);
-	return rc < 0 ? rc : db_settle(db, true);
+	if (rc == 0)
+		rc = db_settle(db, true);
+	/* A journal that we must not play is not our failure. */
+	return rc == -EBUSY && atomic_load(&db->journal_live) ? 0 : rc;
 }
 
 static int take_up(struct capture *c, const char *path, void *arg)
@@ -173,16 +176,25 @@ static int take_up(struct capture *c, const char *path, void *arg)
 	return 0;
 }
 
-/* A database with state whose file is gone was removed while nobody looked. */
+/*
+ * A database with state whose file is gone, or is none any more, was removed
+ * while nobody looked.
+ */
 static int take_up_missing(struct capture *c, const char *path)
 {
 	struct db *db;
 	struct stat st;
 	int rc;
 
+	db = capture_find(c, path);
+	if (db) {
+		capture_release(c, db); /* the walk found it */
+		return 0;
+	}
+	/* Something else, or not to be read: settling tells. */
 	if (fstatat(c->config.dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 	    S_ISREG(st.st_mode) && st.st_size > 0)
-		return 0;
+		return take_up(c, path, NULL);
 	rc = capture_find_or_add(c, path, &db);
 	if (rc < 0)
 		return rc;
@@ -377,6 +389,9 @@ static bool has_state(struct db *db)
 	return db->spool != NULL;
 }
 
+/* Kernels stamp files by a clock that ticks, every 10 ms at most. */
+enum { TIMESTAMP_MS = 20 };
+
 /* Seal the last commits, and note how the files are left. */
 static void leave(struct capture *c, struct db *db)
 {
@@ -394,7 +409,8 @@ static void leave(struct capture *c, struct db *db)
 		return;
 	}
 	sound = db->position.page_size && !db->in_doubt && !db->compare &&
-		!db_has_news(db) && !atomic_load(&db->journal_live);
+		!db_has_news(db) && !db_is_unsettled(db) &&
+		!atomic_load(&db->journal_live);
 	left = db->position;
 	left.clean = c->run;
 	look_at_files(db, &left);
@@ -417,6 +433,8 @@ void capture_close(struct capture *c)
 	while (c->run == 0)
 		io_random(&c->run, sizeof(c->run));
 	if (table_all(c, &all, &n) == 0) {
+		/* Who changes a file after this gives it another time. */
+		clock_sleep_ms(TIMESTAMP_MS);
 		for (size_t i = 0; i < n; i++)
 			leave(c, all[i]);
 		table_release_all(c, all, n);
@@ -450,6 +468,14 @@ static bool is_in_transaction(struct db *db)
 	return atomic_load(&db->journal_live) && db->spool && !db->in_doubt;
 }
 
+/* Is something committed that could not be sealed? */
+static bool is_in_doubt(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	return db->in_doubt;
+}
+
 int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 {
 	struct db *db;
@@ -462,6 +488,8 @@ int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 		rc = 0;
 	if (rc == 0)
 		rc = db_seal(db, ret_txid);
+	if (rc >= 0 && is_in_doubt(db))
+		rc = error_set(-EBUSY, "'%s' is not at rest", path);
 	if (rc >= 0 && !has_state(db))
 		rc = error_set(-ENOENT, "'%s' is not a database", path);
 	capture_release(c, db);

@@ -16,6 +16,8 @@ struct capture_file {
 	char *path;		   /* likewise */
 	enum format_role role;
 	_Atomic(struct db *) db; /* NULL: nothing of ours, or its name is gone */
+	struct db **former;	 /* before renames: a write may still use one */
+	size_t n_former;	 /* table lock guards */
 	unsigned writers;	 /* its share of db->writers; db's mark guards */
 };
 

@@ -211,8 +211,10 @@ int capture_rename(struct capture *c, int from_fd, const char *from_name,
 	going_end(&from, rc == 0);
 	if (rc < 0)
 		return rc;
-	if (directory)
+	if (directory) {
+		table_move_below(c, from_path, to_path);
 		drop_below(c, from_path);
+	}
 	arrived(c, to_path);
 	return 0;
 }

@@ -8,6 +8,7 @@
 
 #include <sqlite3.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -17,8 +18,13 @@
 /* In the child: reading anything makes SQLite look for a hot journal. */
 static int open_once(const char *path)
 {
+	char name[4200];
 	sqlite3 *db = NULL;
-	int rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL);
+	int rc;
+
+	/* So that no name, like ":memory:", means anything else. */
+	(void)snprintf(name, sizeof(name), "./%s", path);
+	rc = sqlite3_open_v2(name, &db, SQLITE_OPEN_READWRITE, NULL);
 
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema",
@@ -53,29 +59,55 @@ static _Noreturn void child(struct capture *c, const char *path)
 	_exit(open_once(path));
 }
 
-static bool journal_is_live(struct capture *c, const char *path)
+static int open_journal(struct capture *c, const char *path)
 {
-	uint8_t magic[FORMAT_JOURNAL_MAGIC_SIZE] = { 0 };
 	char journal[4200];
-	int fd;
 
 	(void)snprintf(journal, sizeof(journal), "%s-journal", path);
-	fd = openat(c->config.dirfd, journal,
-		    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return false;
+	return openat(c->config.dirfd, journal,
+		      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+}
+
+static bool journal_is_live(int fd)
+{
+	uint8_t magic[FORMAT_JOURNAL_MAGIC_SIZE] = { 0 };
+
 	(void)io_pread(fd, magic, sizeof(magic), 0);
-	(void)close(fd);
+	return format_journal_live(magic);
+}
+
+/*
+ * A journal of several databases' transaction ends in the super-journal's
+ * name, and is hot only while that exists.  The name is a path as the
+ * application saw it, below the mount that is not there yet: SQLite would miss
+ * it here, and throw away a journal that is needed.
+ */
+static bool names_super_journal(int fd)
+{
+	uint8_t magic[FORMAT_JOURNAL_MAGIC_SIZE] = { 0 };
+	int64_t size = io_size(fd);
+
+	if (size < (int64_t)sizeof(magic) + 512)
+		return false;
+	(void)io_pread(fd, magic, sizeof(magic),
+		       (uint64_t)size - sizeof(magic));
 	return format_journal_live(magic);
 }
 
 int recover_journal(struct capture *c, const char *path)
 {
+	AUTO(fd) int journal = open_journal(c, path);
 	int status;
 	pid_t pid;
 
-	if (!journal_is_live(c, path))
+	if (journal < 0 || !journal_is_live(journal))
 		return 0;
+	if (names_super_journal(journal)) {
+		log_info("a transaction of several databases was interrupted; "
+			 "who opens this one first plays its journal back",
+			 "db=%s", log_quote(path));
+		return 0;
+	}
 	log_info("a transaction was interrupted; SQLite plays its journal back",
 		 "db=%s", log_quote(path));
 	pid = fork();

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -194,6 +195,7 @@ void capture_file_put(struct capture_file *f)
 	struct capture_file **link;
 	struct db *db;
 
+	/* Taken out first: from here on nobody else changes it. */
 	(void)pthread_mutex_lock(&c->table_lock);
 	for (link = &c->files; *link != f; link = &(*link)->next)
 		;
@@ -203,6 +205,9 @@ void capture_file_put(struct capture_file *f)
 	if (db && atomic_load(&db->resting))
 		capture_wake(c);
 	capture_release(c, db);
+	for (size_t i = 0; i < f->n_former; i++)
+		capture_release(c, f->former[i]);
+	free(f->former);
 	free(f->path);
 	free(f);
 }
@@ -228,6 +233,41 @@ static void move_writers(struct capture_file *f, struct db *from, struct db *to)
 	(void)pthread_mutex_unlock(&to->mark);
 }
 
+/*
+ * Its reference of the old database goes with the file.  Without memory to
+ * note it, that database stays to the end.
+ */
+static void keep_former(struct capture_file *f, struct db *db)
+{
+	struct db **former =
+		reallocarray(f->former, f->n_former + 1, sizeof(*former));
+
+	if (!former)
+		return;
+	f->former = former;
+	f->former[f->n_former++] = db;
+}
+
+/* to and to_db may be NULL: f is no file of ours any more. */
+static void move_file(struct capture_file *f, const char *to, struct db *to_db)
+{
+	struct db *old = atomic_load(&f->db);
+	char *path = to ? strdup(to) : NULL;
+
+	if (!path)
+		to_db = NULL;
+	if (f->role == FORMAT_MAIN)
+		move_writers(f, old, to_db);
+	keep_former(f, old);
+	if (to_db)
+		to_db->refs++;
+	atomic_store(&f->db, to_db);
+	if (path) {
+		free(f->path);
+		f->path = path;
+	}
+}
+
 void table_detach_files(struct capture *c, const char *path)
 {
 	table_move_files(c, path, NULL, NULL);
@@ -238,22 +278,57 @@ void table_move_files(struct capture *c, const char *from, const char *to,
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&c->table_lock);
 
-	for (struct capture_file *f = c->files; f; f = f->next) {
-		struct db *old = atomic_load(&f->db);
-		char *path;
+	for (struct capture_file *f = c->files; f; f = f->next)
+		if (atomic_load(&f->db) && f->role == FORMAT_MAIN &&
+		    strcmp(f->path, from) == 0)
+			move_file(f, to, to_db);
+}
 
-		if (!old || f->role != FORMAT_MAIN ||
-		    strcmp(f->path, from) != 0)
+/* The path below directory from of a file of ours, as it is below to. */
+static struct capture_file *find_below(struct capture *c, const char *from,
+				       const char *to, char ret_path[4096])
+{
+	size_t length = strlen(from);
+
+	for (struct capture_file *f = c->files; f; f = f->next) {
+		if (!atomic_load(&f->db) ||
+		    strncmp(f->path, from, length) != 0 ||
+		    f->path[length] != '/')
 			continue;
-		move_writers(f, old, to_db);
-		/* old keeps this file's reference: see move_writers(). */
-		if (to_db)
-			to_db->refs++;
-		atomic_store(&f->db, to_db);
-		path = to ? strdup(to) : NULL;
-		if (path) {
-			free(f->path);
-			f->path = path;
-		}
+		if (snprintf(ret_path, 4096, "%s%s", to, f->path + length) >=
+		    4096)
+			ret_path[0] = '\0'; /* too long to be replicated */
+		return f;
 	}
+	return NULL;
+}
+
+/* One of them; false when there is none left.  Renames come one at a time. */
+static bool move_one_below(struct capture *c, const char *from, const char *to)
+{
+	char path[4096], base[4096], now[4096];
+	struct capture_file *f;
+	struct db *db = NULL;
+
+	(void)pthread_mutex_lock(&c->table_lock);
+	f = find_below(c, from, to, path);
+	(void)pthread_mutex_unlock(&c->table_lock);
+	if (!f)
+		return false;
+	(void)table_role(c, path, base);
+	if (path[0] && capture_find_or_add(c, base, &db) < 0)
+		db = NULL;
+	(void)pthread_mutex_lock(&c->table_lock);
+	/* Another is the first if this one was closed meanwhile. */
+	if (find_below(c, from, to, now) == f && strcmp(now, path) == 0)
+		move_file(f, db ? path : NULL, db);
+	(void)pthread_mutex_unlock(&c->table_lock);
+	capture_release(c, db);
+	return true;
+}
+
+void table_move_below(struct capture *c, const char *from, const char *to)
+{
+	while (move_one_below(c, from, to))
+		;
 }

@@ -50,6 +50,9 @@ void table_detach_files(struct capture *c, const char *path);
 void table_move_files(struct capture *c, const char *from, const char *to,
 		      struct db *to_db);
 
+/* All open files below directory from, whatever they are, are now below to. */
+void table_move_below(struct capture *c, const char *from, const char *to);
+
 /*
  * Call fn for each file below path ("" for all) that begins as a database
  * does, with its path below the directory.
@@ -64,7 +67,8 @@ enum format_role table_role(struct capture *c, const char *path,
 
 /*
  * Let SQLite play a hot journal of this database, in a child process, as the
- * file's owner.  0: there is none (any more).
+ * file's owner.  0: there is none (any more), or it is for who opens the
+ * database first.
  */
 int recover_journal(struct capture *c, const char *path);
 
