@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/io.h"
+#include "ltx/header.h"
 
 #include "capture/position.h"
 
@@ -31,16 +32,40 @@ static int field(const char *text, const char *key, int base, uint64_t *ret)
 	return error_set(-ERR_CORRUPT, "no valid '%s' in it", key);
 }
 
+/* Before anything else: what else there is depends on it. */
+static int check_format(const char *text)
+{
+	uint64_t format;
+	int rc = field(text, "format", 10, &format);
+
+	if (rc < 0 || format == POSITION_FORMAT)
+		return rc;
+	return error_set(-ERR_CORRUPT,
+			 "format %" PRIu64
+			 " is of a newer litebucket; use that one",
+			 format);
+}
+
+/* A commit of 32 bits, and a page size that a database can have, or none. */
+static int check_size(uint64_t page_size, uint64_t commit)
+{
+	if (page_size > UINT32_MAX ||
+	    (page_size && !ltx_page_size_valid((uint32_t)page_size)))
+		return error_set(-ERR_CORRUPT, "no valid 'page-size' in it");
+	if (commit > UINT32_MAX)
+		return error_set(-ERR_CORRUPT, "no valid 'commit' in it");
+	return 0;
+}
+
 static int parse(const char *text, struct position *ret)
 {
-	uint64_t format, page_size, commit, dropped, time, mtime, ctime,
+	uint64_t page_size, commit, dropped, time, mtime, ctime,
 		wal_mtime;
 	const struct {
 		const char *key;
 		int base;
 		uint64_t *value;
 	} fields[] = {
-		{ "format", 10, &format },
 		{ "txid", 16, &ret->txid },
 		{ "checksum", 16, &ret->dbsum },
 		{ "page-size", 10, &page_size },
@@ -55,17 +80,16 @@ static int parse(const char *text, struct position *ret)
 		{ "wal-mtime-ns", 10, &wal_mtime },
 	};
 
-	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-		int rc = field(text, fields[i].key, fields[i].base,
-			       fields[i].value);
-		if (rc < 0)
-			return rc;
-	}
-	if (format != POSITION_FORMAT)
-		return error_set(-ERR_CORRUPT,
-				 "format %" PRIu64
-				 " is of a newer litebucket; use that one",
-				 format);
+	int rc = check_format(text);
+
+	for (size_t i = 0; rc == 0 && i < sizeof(fields) / sizeof(fields[0]);
+	     i++)
+		rc = field(text, fields[i].key, fields[i].base,
+			   fields[i].value);
+	if (rc == 0)
+		rc = check_size(page_size, commit);
+	if (rc < 0)
+		return rc;
 	ret->page_size = (uint32_t)page_size;
 	ret->commit = (uint32_t)commit;
 	ret->timestamp_ms = (int64_t)time;
