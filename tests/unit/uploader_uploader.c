@@ -325,6 +325,7 @@ static void without_an_interval_commits_gather_while_a_put_is_under_way(
 	EVENTUALLY(status_of(db).state == UPLOADER_IDLE);
 	assert_int_equal(LOCKED(db->commits), 0);
 	assert_in_range(LOCKED(db->sealed), 6, 18);
+	assert_true(commits > LOCKED(db->sealed));
 	assert_confirmed(db, 1, db->sealed);
 }
 
