@@ -746,56 +746,31 @@ static void batches_sealed_beside_writers_form_one_chain(void **state)
 	}
 }
 
+/* A test that gets a world of its own. */
+#define IN_WORLD(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_commit_is_captured_in_every_journal_mode),
 		cmocka_unit_test(modes_without_a_journal_are_captured_at_rest),
-		cmocka_unit_test_setup_teardown(
-			a_change_of_journal_mode_is_captured, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			exclusive_locking_is_captured_in_wal_and_delete, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			vacuum_to_another_page_size_is_one_batch_of_all_pages,
-			set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_wal_that_shrinks_by_many_pages_is_captured, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			commits_gather_until_they_are_sealed, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			after_a_clean_stop_nothing_is_sealed_again, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			changes_made_while_nobody_looked_are_found, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_removed_database_is_dropped_and_its_name_comes_back,
-			set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_transaction_whose_journal_stays_is_not_sealed, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_commit_whose_sync_failed_is_taken_back, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			pages_that_sqlite_never_wrote_are_in_the_batch, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			pages_that_only_the_header_counts_are_in_the_batch,
-			set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_copied_database_is_captured_once_it_rested, set_up,
-			tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_copied_database_is_captured_by_a_stop, set_up,
-			tear_down),
+		IN_WORLD(a_change_of_journal_mode_is_captured),
+		IN_WORLD(exclusive_locking_is_captured_in_wal_and_delete),
+		IN_WORLD(vacuum_to_another_page_size_is_one_batch_of_all_pages),
+		IN_WORLD(a_wal_that_shrinks_by_many_pages_is_captured),
+		IN_WORLD(commits_gather_until_they_are_sealed),
+		IN_WORLD(after_a_clean_stop_nothing_is_sealed_again),
+		IN_WORLD(changes_made_while_nobody_looked_are_found),
+		IN_WORLD(a_removed_database_is_dropped_and_its_name_comes_back),
+		IN_WORLD(a_transaction_whose_journal_stays_is_not_sealed),
+		IN_WORLD(a_commit_whose_sync_failed_is_taken_back),
+		IN_WORLD(pages_that_sqlite_never_wrote_are_in_the_batch),
+		IN_WORLD(pages_that_only_the_header_counts_are_in_the_batch),
+		IN_WORLD(a_copied_database_is_captured_once_it_rested),
+		IN_WORLD(a_copied_database_is_captured_by_a_stop),
 		cmocka_unit_test(
 			a_database_copied_with_its_wal_is_captured_in_any_order),
-		cmocka_unit_test_setup_teardown(
-			a_wal_taken_away_takes_its_commits_back, set_up,
-			tear_down),
+		IN_WORLD(a_wal_taken_away_takes_its_commits_back),
 		cmocka_unit_test(batches_sealed_beside_writers_form_one_chain),
 		cmocka_unit_test(failing_calls_leave_only_committed_states),
 	};
