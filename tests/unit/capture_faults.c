@@ -1,3 +1,6 @@
+/* Fortified headers overload the functions that stand in for the C library's. */
+#undef _FORTIFY_SOURCE
+
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <setjmp.h>
