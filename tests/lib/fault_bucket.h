@@ -27,7 +27,8 @@ struct fault_bucket {
 	bool only_gets;
 	unsigned lose;	   /* so many puts happen and answer -ETIMEDOUT */
 	int64_t delay_ms;  /* of each put */
-	int64_t date_ms;   /* of each put's reply; 0: the inner one's */
+	bool has_clock;	   /* replies to puts have a Date, in whole seconds, */
+	int64_t ahead_ms;  /* of a clock that is ahead of ours by this */
 	unsigned without;  /* capabilities that the probe denies */
 
 	/* Counts. */
@@ -111,8 +112,8 @@ static inline int fault_put(struct bucket *b, const struct bucket_put *put,
 
 	fault_lock(b);
 	f->in_flight--;
-	if (rc == 0 && f->date_ms)
-		ret->date_ms = f->date_ms;
+	if (rc == 0 && f->has_clock)
+		ret->date_ms = (clock_wall_ms() + f->ahead_ms) / 1000 * 1000;
 	if (rc == 0 && f->lose > 0) {
 		f->lose--;
 		lost = true;
