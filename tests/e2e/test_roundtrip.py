@@ -50,7 +50,9 @@ def test_every_commit_comes_back_byte_for_byte(bucket, mount, work, soak, c_clie
 def test_every_batch_sealed_beside_a_writer_is_a_committed_state(file_bucket, mount, work, soak,
                                                                  c_client, journal):
     with mount(file_bucket, "--upload-interval", "50ms") as data:
-        run(c_client, data / "app.db", journal, "balance", soak(1000, 20000))
+        # Each transaction syncs in some modes: a slow disk does 50 of them a second.
+        run(c_client, data / "app.db", journal, "balance", soak(1000, 20000),
+            timeout=soak(120, 1800))
         sync(data / "app.db")
         expected = copy_at_rest(data / "app.db", work / "expected")
     txids = history(file_bucket, "app.db")
