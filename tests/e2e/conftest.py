@@ -20,6 +20,7 @@ sys.path.insert(0, str(harness.ROOT / "tests" / "lib"))
 
 
 def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="a tenth of the long counts")
     parser.addoption("--soak", action="store_true", help="the long counts")
 
 
@@ -44,9 +45,12 @@ def prerequisites():
 
 @pytest.fixture(scope="session")
 def soak(request):
-    """soak(few, many): a count for this run."""
-    long = request.config.getoption("--soak")
-    return lambda few, many: many if long else few
+    """soak(few, many): a count for this run; --all is a tenth of many, at least few."""
+    if request.config.getoption("--soak"):
+        return lambda few, many: many
+    if request.config.getoption("--all"):
+        return lambda few, many: max(few, many // 10)
+    return lambda few, many: few
 
 
 @pytest.fixture
