@@ -60,6 +60,19 @@ struct capture_config {
 	/* The time of a batch, wall clock; may correct ours by the bucket's. */
 	int64_t (*now_ms)(void *arg);
 
+	/*
+	 * Does a client of the mount hold SQLite's RESERVED lock, or a greater
+	 * one, on the main file of this path?  1: yes; 0: no, and no program
+	 * held it all the time since the call began; negative: it cannot be
+	 * told.  The byte that tells is 0x40000001: a writer has a lock on it
+	 * in every rollback journal mode, MEMORY and OFF included.  Asked only
+	 * about files that are written without a journal and without a WAL
+	 * (D10), by the settling thread and within capture_settle(), with no
+	 * lock held; it may take some milliseconds, but not wait for the
+	 * holder.  NULL: it can never be told.
+	 */
+	int (*writer)(void *arg, const char *path);
+
 	void *arg;
 
 	/* How long a file that SQLite does not write must rest; 0: 1 s (D9). */
