@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "cli/helper.h"
 #include "cli/report.h"
 
 #include "cli/cli.h"
@@ -171,6 +172,8 @@ int cli_main(int argc, char **argv)
 	if (!strcmp(name, "--version") || !strcmp(name, "-V") ||
 	    !strcmp(name, "version"))
 		return version();
+	if (!strcmp(name, HELPER_VERB))
+		return helper_main();
 	verb = find_verb(name);
 	if (!verb)
 		return unknown_verb(name);

@@ -23,6 +23,7 @@ struct mount_settings {
 	int64_t stop_timeout_ms;
 	enum log_level log_level;
 	int ready_fd;
+	uint64_t pending_byte;
 };
 
 static const struct option mount_options[] = {
@@ -47,6 +48,10 @@ static const struct option mount_options[] = {
 	OPTION(struct mount_settings, ready_fd, .name = "ready-fd",
 	       .kind = OPTION_FD, .value = "N",
 	       .help = "write a line to this descriptor once mounted"),
+	/* SQLite's own test programs move its lock bytes (D39). */
+	OPTION(struct mount_settings, pending_byte,
+	       .name = "test-pending-byte", .kind = OPTION_OFFSET,
+	       .value = "OFFSET", .fallback = "0x40000000"),
 	{0},
 };
 
@@ -128,6 +133,7 @@ static int serve(const struct mount_settings *s, const struct place *place,
 		.interval_ms = s->upload_interval_ms,
 		.connections = s->upload_connections,
 		.stop_timeout_ms = s->stop_timeout_ms,
+		.pending_byte = s->pending_byte,
 		.ready = ready,
 		.arg = (void *)s,
 	};

@@ -10,6 +10,7 @@
 #include "bucket/bucket.h"
 #include "bucket/url.h"
 #include "capture/capture.h"
+#include "cli/helper.h"
 #include "fuse/mount.h"
 #include "uploader/uploader.h"
 
@@ -36,6 +37,13 @@ static void committed(void *arg, const char *path)
 	struct node *n = arg;
 
 	uploader_notify(n->uploader, path);
+}
+
+static int writer(void *arg, const char *path)
+{
+	struct node *n = arg;
+
+	return helper_ask_writer(n->helper, path);
 }
 
 static int seal(void *arg, const char *path)
@@ -208,10 +216,22 @@ static int open_capture(struct node *n)
 		.appeared = appeared,
 		.committed = committed,
 		.now_ms = now_ms,
+		.writer = writer,
 		.arg = n,
 	};
 
 	return capture_open(&config, &n->capture);
+}
+
+static int open_helper(struct node *n)
+{
+	const struct helper_config config = {
+		.mountpoint = n->config.mountpoint,
+		.as_owner = n->config.allow_other,
+		.pending_byte = n->config.pending_byte,
+	};
+
+	return helper_new(&config, &n->helper);
 }
 
 int node_open(struct node *n)
@@ -220,6 +240,8 @@ int node_open(struct node *n)
 
 	if (rc == 0)
 		rc = open_uploader(n);
+	if (rc == 0 && !atomic_load(&n->stopping))
+		rc = open_helper(n);
 	if (rc == 0 && !atomic_load(&n->stopping))
 		rc = open_capture(n);
 	if (rc < 0)
@@ -251,6 +273,7 @@ int node_serve(struct node *n)
 		.mountpoint = n->config.mountpoint,
 		.source = n->config.directory,
 		.allow_other = n->config.allow_other,
+		.helper_nonce = helper_nonce(n->helper),
 		/* The rest of the time is for the bucket. */
 		.stop_timeout_ms = n->config.stop_timeout_ms / 3 * 2,
 		.control = node_control,
@@ -349,6 +372,7 @@ int node_close(struct node *n)
 		rc = seal_and_send(n);
 	uploader_free(TAKE(n->uploader));
 	capture_close(TAKE(n->capture));
+	helper_free(TAKE(n->helper));
 	bucket_free(TAKE(n->bucket));
 	forget_databases(n);
 	return rc;

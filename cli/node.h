@@ -27,6 +27,7 @@
 struct bucket;
 struct buf;
 struct capture;
+struct helper;
 struct mount;
 struct spool;
 struct uploader;
@@ -41,6 +42,7 @@ struct node_config {
 	int64_t interval_ms; /* of uploads */
 	unsigned connections;
 	int64_t stop_timeout_ms; /* from node_stop() to the end */
+	uint64_t pending_byte;	 /* SQLite's first lock byte (D39) */
 
 	/* The mount is there, and will answer.  In node_serve(). */
 	void (*ready)(size_t databases, void *arg);
@@ -65,6 +67,7 @@ struct node {
 	/* Set by node_open() before anybody else looks. */
 	struct bucket *bucket;
 	struct uploader *uploader;
+	struct helper *helper;
 	struct capture *capture;
 	char temp_dir[64]; /* on the databases' own disk */
 

@@ -118,6 +118,17 @@ static int parse_fd(const char *text, void *dest)
 	return 0;
 }
 
+static int parse_offset(const char *text, void *dest)
+{
+	char *end;
+	uint64_t offset = strtoull(text, &end, 0);
+
+	if (!isdigit((unsigned char)*text) || *end || offset > INT64_MAX)
+		return error_set(-ERR_USAGE, "'%s' is no offset", text);
+	*(uint64_t *)dest = offset;
+	return 0;
+}
+
 static int parse_level(const char *text, void *dest)
 {
 	return log_parse_level(text, dest);
@@ -132,6 +143,7 @@ static int (*const parsers[])(const char *text, void *dest) = {
 	[OPTION_TIME] = parse_time,
 	[OPTION_FD] = parse_fd,
 	[OPTION_LEVEL] = parse_level,
+	[OPTION_OFFSET] = parse_offset,
 };
 
 /* source is what the value came with: an option as typed, or a variable. */
@@ -408,7 +420,8 @@ void options_help(const struct verb *verb, FILE *out)
 	(void)fprintf(out, "\n%s\n\nOptions (defaults in parentheses):\n",
 		      verb->description);
 	for (const struct option *o = verb->options; o->name; o++)
-		print_option(o, out);
+		if (o->help)
+			print_option(o, out);
 	print_option(&help, out);
 	options_variable(verb->options[0].name, variable);
 	(void)fprintf(out,

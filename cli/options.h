@@ -36,6 +36,7 @@ enum option_kind {
 	OPTION_TXID,	 /* uint64_t, hex digits, not 0; 0 when not given */
 	OPTION_TIME,	 /* int64_t, wall clock; 0 when not given */
 	OPTION_FD,	 /* int, an open descriptor; -1 when not given */
+	OPTION_OFFSET,	 /* uint64_t, decimal or 0x and hex digits */
 	OPTION_LEVEL,	 /* enum log_level */
 };
 
@@ -50,7 +51,7 @@ struct option {
 	enum option_kind kind;
 	const char *value;    /* what --help calls its value */
 	const char *fallback; /* the default, as people write it, or NULL */
-	const char *help;     /* a clause, without a full stop */
+	const char *help;     /* a clause, without a full stop; NULL: for tests */
 	size_t offset;	      /* into the settings */
 };
 

@@ -9,6 +9,9 @@
  *	CONTROL_SYNC	on a database: returns when all that was committed
  *			before is in the bucket; text: the TXID, 16 hex digits
  *	CONTROL_STATUS	on any file or directory: text: JSON
+ *	CONTROL_OURS	on a file: this descriptor is the daemon's own helper's,
+ *			which proves it by a number that only the two know
+ *			(D15); it does not count as open from here on
  *
  * The kernel limits an ioctl to 16 KiB less one, so a longer text comes in
  * pieces: ask with offset 0 and token 0, then with the token of the reply and
@@ -33,6 +36,15 @@ struct control_message {
 
 #define CONTROL_SYNC   _IOWR(0x4c, 1, struct control_message)
 #define CONTROL_STATUS _IOWR(0x4c, 2, struct control_message)
+
+enum { CONTROL_NONCE_SIZE = 16 };
+
+struct control_ours {
+	uint8_t nonce[CONTROL_NONCE_SIZE];
+};
+
+/* ENOTTY: there is no such mount, or it is the wrong number. */
+#define CONTROL_OURS _IOW(0x4c, 3, struct control_ours)
 
 struct buf;
 

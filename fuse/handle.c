@@ -52,7 +52,25 @@ static void leave(struct handles *h, struct handle *handle)
 	*handle->link = handle->next;
 	if (handle->next)
 		handle->next->link = handle->link;
+	if (!handle->ours)
+		h->count--;
+}
+
+static void uncount(struct handles *h)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&h->lock);
+
 	h->count--;
+}
+
+void handle_disregard(struct handles *h, struct handle *handle)
+{
+	if (handle->ours)
+		return;
+	handle->ours = true;
+	uncount(h);
+	if (handle->captured)
+		capture_closed(handle->captured, handle->writable);
 }
 
 /* Count an open; true if the inode has been open already. */
@@ -135,7 +153,7 @@ void handle_close(struct handles *h, struct handle *handle)
 
 	leave(h, handle);
 	(void)close(handle->fd);
-	if (handle->captured)
+	if (handle->captured && !handle->ours)
 		capture_closed(handle->captured, handle->writable);
 	last = unshare_file(h->inodes, handle->inode);
 	if (last)

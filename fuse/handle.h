@@ -29,6 +29,7 @@ struct handle {
 	bool writable;
 	bool synchronous; /* O_SYNC or O_DSYNC: every write waits */
 	bool no_nowait;	  /* RWF_NOWAIT does not work here; the loop's own */
+	bool ours;	  /* our helper's, so it does not count; the loop's */
 	struct inode *inode;
 	struct capture_file *captured; /* the inode's; NULL: not captured */
 	struct handle *next, **link;   /* guarded by handles.lock */
@@ -49,6 +50,9 @@ void handles_init(struct handles *h, struct capture *capture,
 void handles_cleanup(struct handles *h);
 
 unsigned handles_count(struct handles *h);
+
+/* This one is our own helper's: nobody has to wait for its end. */
+void handle_disregard(struct handles *h, struct handle *handle);
 
 /* flags is open(2)'s.  fd is taken over, also on failure. */
 int handle_open(struct handles *h, struct inode *inode, int fd, int flags,

@@ -37,6 +37,12 @@ struct mount_config {
 	const char *source;	 /* shown in /proc/mounts as litebucket:source */
 	bool allow_other;
 
+	/*
+	 * CONTROL_NONCE_SIZE bytes by which our own helper's descriptors are
+	 * known (fuse/control.h); the caller's.  NULL: there is no helper.
+	 */
+	const uint8_t *helper_nonce;
+
 	/* After mount_stop(), how long open files may stay open; 0: not. */
 	int64_t stop_timeout_ms;
 

@@ -330,6 +330,23 @@ static void start_call(struct mount *m, fuse_req_t req, struct inode *inode,
 	leave(&m->controls, call);
 }
 
+static void claim_handle(fuse_req_t req, const struct inode *inode,
+			 struct fuse_file_info *fi, const void *in,
+			 size_t in_size)
+{
+	struct mount *m = mount_of(req);
+	const struct control_ours *ours = in;
+
+	if (inode->type != S_IFREG || in_size < sizeof(*ours) ||
+	    !m->config.helper_nonce ||
+	    memcmp(ours->nonce, m->config.helper_nonce, CONTROL_NONCE_SIZE)) {
+		(void)fuse_reply_err(req, ENOTTY);
+		return;
+	}
+	handle_disregard(&m->handles, handle_of(fi));
+	(void)fuse_reply_ioctl(req, 0, NULL, 0);
+}
+
 static void op_ioctl(fuse_req_t req, fuse_ino_t number, unsigned command,
 		     void *arg, struct fuse_file_info *fi, unsigned flags,
 		     const void *in, size_t in_size, size_t out_size)
@@ -338,8 +355,10 @@ static void op_ioctl(fuse_req_t req, fuse_ino_t number, unsigned command,
 	struct inode *inode = inode_of_request(req, number);
 	const struct control_message *message = in;
 
-	if ((command != CONTROL_SYNC && command != CONTROL_STATUS) ||
-	    !m->config.control)
+	if (command == CONTROL_OURS)
+		claim_handle(req, inode, fi, in, in_size);
+	else if ((command != CONTROL_SYNC && command != CONTROL_STATUS) ||
+		 !m->config.control)
 		(void)fuse_reply_err(req, ENOTTY);
 	else if (in_size < sizeof(*message) || out_size < sizeof(*message))
 		(void)fuse_reply_err(req, EINVAL);
