@@ -172,12 +172,30 @@ static void forget_databases(struct node *n)
  * ----------
  */
 
+/* Callbacks of gate and mount; arg is the node. */
+static void gate_changed(void *arg)
+{
+	struct node *n = arg;
+	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+	if (n->mount)
+		mount_ask_again(n->mount);
+}
+
+static int admit(void *arg, const char *path, bool below)
+{
+	struct node *n = arg;
+
+	return gate_admit(&n->gate, path, below);
+}
+
 void node_init(struct node *n, const struct node_config *config)
 {
 	*n = (struct node){
 		.config = *config,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 	};
+	gate_init(&n->gate, gate_changed, n);
 }
 
 /*
@@ -276,6 +294,7 @@ int node_serve(struct node *n)
 		.helper_nonce = helper_nonce(n->helper),
 		/* The rest of the time is for the bucket. */
 		.stop_timeout_ms = n->config.stop_timeout_ms / 3 * 2,
+		.admit = admit,
 		.control = node_control,
 		.arg = n,
 	};
@@ -375,5 +394,6 @@ int node_close(struct node *n)
 	helper_free(TAKE(n->helper));
 	bucket_free(TAKE(n->bucket));
 	forget_databases(n);
+	gate_cleanup(&n->gate);
 	return rc;
 }

@@ -24,6 +24,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cli/gate.h"
+
 struct bucket;
 struct buf;
 struct capture;
@@ -58,6 +60,7 @@ struct node_db {
 
 struct node {
 	struct node_config config;
+	struct gate gate; /* databases that may not be opened (now) */
 	atomic_int_least64_t
 		clock_offset_ms; /* the bucket's clock minus ours */
 	atomic_bool stopping;

@@ -185,13 +185,30 @@ static const char *error_of(const struct capture_status *capture,
 	return refused ? refused : uploader->error;
 }
 
-static void add_state(json_t **o, const struct capture_status *capture,
+/* What keeps a database from being opened says more than anything else. */
+static void look_at_gate(struct node *n, const char *path, const char **state,
+			 const char **error, char why[GATE_WHY_SIZE])
+{
+	enum gate_state gate = gate_look(&n->gate, path, why);
+
+	if (gate == GATE_CLOSED)
+		*state = "closed";
+	else if (gate == GATE_PENDING)
+		*state = "pending";
+	if (why[0])
+		*error = why;
+}
+
+static void add_state(struct node *n, json_t **o,
+		      const struct capture_status *capture,
 		      const struct uploader_status *uploader,
 		      const char *refused)
 {
 	const char *state = state_of(capture, uploader, refused);
 	const char *error = error_of(capture, uploader, refused);
+	char why[GATE_WHY_SIZE];
 
+	look_at_gate(n, capture->path, &state, &error, why);
 	report_field(o, "path", report_json_text(capture->path));
 	report_field(o, "state", json_string(state));
 	report_field(o, "error", report_json_text(*error ? error : NULL));
@@ -210,7 +227,7 @@ static json_t *json_of(struct node *n, const struct capture_status *capture)
 
 	/* Not added: refused says why, or it is being added right now. */
 	(void)uploader_status(n->uploader, capture->path, &uploader);
-	add_state(&o, capture, &uploader, refused);
+	add_state(n, &o, capture, &uploader, refused);
 	report_field(&o, "page_size", json_integer(capture->page_size));
 	report_field(&o, "pages", json_integer(capture->commit));
 	report_field(&o, "wal", json_boolean(capture->wal));
@@ -233,6 +250,30 @@ static int add_database(const struct capture_status *status, void *arg)
 	if (json_array_append_new(r->databases, json_of(r->node, status)) < 0)
 		return error_set(-ENOMEM, "out of memory for the status");
 	return 0;
+}
+
+static bool is_listed(const struct report *r, const char *path)
+{
+	size_t i;
+	json_t *o;
+
+	json_array_foreach(r->databases, i, o)
+		if (strcmp(json_string_value(json_object_get(o, "path")),
+			   path) == 0)
+			return true;
+	return false;
+}
+
+/* One that is held back before capture knows of it; arg is the report. */
+static int add_held(const char *path, void *arg)
+{
+	struct report *r = arg;
+	struct capture_status status = {0};
+
+	if (is_listed(r, path))
+		return 0;
+	(void)snprintf(status.path, sizeof(status.path), "%s", path);
+	return add_database(&status, r);
 }
 
 static int append(const char *data, size_t size, void *arg)
@@ -269,6 +310,8 @@ static int control_status(struct node *n, const char *path, struct buf *ret)
 	if (!r.databases)
 		return error_set(-ENOMEM, "out of memory for the status");
 	rc = capture_each(n->capture, add_database, &r);
+	if (rc == 0)
+		rc = gate_each(&n->gate, add_held, &r);
 	if (rc == 0)
 		rc = print_status(&r, ret);
 	json_decref(r.databases);

@@ -276,6 +276,11 @@ void mount_stop(struct mount *m)
 	errno = saved;
 }
 
+void mount_ask_again(struct mount *m)
+{
+	wake(m);
+}
+
 /*
  * The end of a mount, in a thread of its own because the loop must go on
  * serving: umount(2) itself may need it, to write pages that were mapped.
@@ -338,10 +343,22 @@ static bool heed_stop(struct mount *m, struct drain *d)
 		return false;
 	if (atomic_load(&m->stops) && !d->started) {
 		controls_dismiss(&m->controls);
+		held_dismiss(m);
 		d->started = pthread_create(&d->thread, NULL, drain, d) == 0;
 		return d->started;
 	}
 	return true;
+}
+
+/* How long the loop may sleep: until somebody has waited long enough. */
+static int patience_ms(const struct mount *m)
+{
+	int64_t until = held_until_ms(m), left;
+
+	if (until == INT64_MAX)
+		return -1;
+	left = until - clock_monotonic_ms();
+	return left > 0 ? (int)left : 0;
 }
 
 /* Wait for a request, or for a reason to end: then false. */
@@ -352,11 +369,15 @@ static bool wait_for_request(struct mount *m, struct drain *d)
 		{.fd = m->wake_fd, .events = POLLIN},
 	};
 	uint64_t times;
+	bool woken;
 
-	if (poll(fds, 2, -1) < 0)
+	if (poll(fds, 2, patience_ms(m)) < 0)
 		return errno == EINTR;
-	if (fds[1].revents && read(m->wake_fd, &times, sizeof(times)) > 0)
-		return heed_stop(m, d);
+	woken = fds[1].revents && read(m->wake_fd, &times, sizeof(times)) > 0;
+	if (woken && !heed_stop(m, d))
+		return false;
+	if (woken || held_until_ms(m) <= clock_monotonic_ms())
+		held_ask_again(m);
 	return true;
 }
 
@@ -375,6 +396,7 @@ static int loop(struct mount *m, struct drain *d)
 			break;
 	}
 	free(buffer.mem);
+	held_dismiss(m);
 	if (rc < 0 && rc != -EAGAIN && rc != -EINTR)
 		return error_set(rc, "reading from the FUSE device: %s",
 				 strerror(-rc));

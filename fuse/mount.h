@@ -47,6 +47,16 @@ struct mount_config {
 	int64_t stop_timeout_ms;
 
 	/*
+	 * May the file at path be opened, or created, truncated by its name,
+	 * linked, unlinked or renamed, now?  With below, also everything below
+	 * it is meant.  0: yes.  -EAGAIN: not yet; who asked waits, for a bounded
+	 * time, and this is asked again after mount_ask_again().  Anything else
+	 * is what the caller gets.  Called by the thread that reads requests, so
+	 * it must not wait.  NULL: always.
+	 */
+	int (*admit)(void *arg, const char *path, bool below);
+
+	/*
 	 * A request by fuse/control.h on the file or directory at path (below
 	 * the root; "" is the root).  Called in a thread of its own, may wait
 	 * long.  Its reply is text; or a negative errno, and then the sentence
@@ -85,6 +95,9 @@ int mount_serve(struct mount *m);
  * longer.  Async-signal-safe, any thread.
  */
 void mount_stop(struct mount *m);
+
+/* Something that mount_config.admit() says may have changed.  Any thread. */
+void mount_ask_again(struct mount *m);
 
 /*
  * Unmount if still mounted, wait for calls of control, give every file back to

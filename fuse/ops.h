@@ -17,6 +17,7 @@
 
 #include "fuse/controls.h"
 #include "fuse/handle.h"
+#include "fuse/held.h"
 #include "fuse/inode.h"
 #include "fuse/mount.h"
 #include "fuse/worker.h"
@@ -35,6 +36,7 @@ struct mount {
 	struct handles handles;
 	struct workers workers;
 	struct controls controls;
+	struct held_requests held; /* the loop thread's */
 	int proc_fd;	    /* /proc/self/fd, to open an inode again */
 	bool privileged;    /* we may create files as the caller */
 	bool mounted;	    /* the session has a connection to end */

@@ -205,8 +205,22 @@ static int open_to_truncate(struct mount *m, struct setattr_task *t)
 }
 
 static void op_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr,
+		       int set, struct fuse_file_info *fi);
+
+static void setattr_again(fuse_req_t req, const struct held_args *args)
+{
+	op_setattr(req, args->number, args->attr, args->set, args->fi);
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr,
 		       int set, struct fuse_file_info *fi)
 {
+	const struct held_args args = {
+		.number = number,
+		.attr = attr,
+		.set = set,
+		.fi = fi,
+	};
 	struct mount *m = mount_of(req);
 	struct setattr_task t = {
 		.req = req,
@@ -217,6 +231,9 @@ static void op_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr,
 	};
 	int rc = 0;
 
+	if (set & FUSE_SET_ATTR_SIZE && !t.handle &&
+	    !held_admits(req, &args, false, setattr_again))
+		return;
 	if (set & FUSE_SET_ATTR_SIZE && (!t.handle || !t.handle->writable))
 		rc = open_to_truncate(m, &t);
 	if (rc < 0)

@@ -138,14 +138,29 @@ static int enter_file(struct mount *m, struct inode *parent, const char *name,
 }
 
 static void op_create(fuse_req_t req, fuse_ino_t number, const char *name,
+		      mode_t mode, struct fuse_file_info *fi);
+
+static void create_again(fuse_req_t req, const struct held_args *args)
+{
+	op_create(req, args->number, args->name, args->mode, args->fi);
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t number, const char *name,
 		      mode_t mode, struct fuse_file_info *fi)
 {
+	const struct held_args args = {
+		.number = number,
+		.name = name,
+		.mode = mode,
+		.fi = fi,
+	};
 	struct mount *m = mount_of(req);
 	struct inode *parent = inode_of_request(req, number);
 	struct fuse_entry_param entry;
 	int fd, rc;
 
-	if (refused(req, parent, name))
+	if (refused(req, parent, name) ||
+	    !held_admits(req, &args, false, create_again))
 		return;
 	fd = create_file(req, parent, name, mode, fi->flags);
 	if (fd < 0) {
@@ -179,15 +194,29 @@ static bool is_database(struct mount *m, const struct inode *inode)
 	       memcmp(start, magic, sizeof(magic)) == 0;
 }
 
+static void op_link(fuse_req_t req, fuse_ino_t number, fuse_ino_t new_parent,
+		    const char *name);
+
+static void link_again(fuse_req_t req, const struct held_args *args)
+{
+	op_link(req, args->number, args->new_number, args->new_name);
+}
+
 /* A second name of a database would be a second way to write to it (D11). */
 static void op_link(fuse_req_t req, fuse_ino_t number, fuse_ino_t new_parent,
 		    const char *name)
 {
+	const struct held_args args = {
+		.number = number,
+		.new_number = new_parent,
+		.new_name = name,
+	};
 	struct mount *m = mount_of(req);
 	struct inode *inode = inode_of_request(req, number);
 	struct inode *parent = inode_of_request(req, new_parent);
 
-	if (refused(req, parent, name))
+	if (refused(req, parent, name) ||
+	    !held_admits(req, &args, false, link_again))
 		return;
 	if (is_database(m, inode)) {
 		(void)fuse_reply_err(req, EPERM);

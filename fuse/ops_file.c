@@ -17,15 +17,25 @@ enum {
 };
 
 static void op_open(fuse_req_t req, fuse_ino_t number,
+		    struct fuse_file_info *fi);
+
+static void open_again(fuse_req_t req, const struct held_args *args)
+{
+	op_open(req, args->number, args->fi);
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t number,
 		    struct fuse_file_info *fi)
 {
+	const struct held_args args = { .number = number, .fi = fi };
 	struct mount *m = mount_of(req);
 	struct inode *inode = inode_of_request(req, number);
-	int fd =
-		ops_reopen(m, inode->fd, (fi->flags & KEPT_FLAGS) | O_NONBLOCK);
 	struct handle *handle;
-	int rc;
+	int fd, rc;
 
+	if (!held_admits(req, &args, false, open_again))
+		return;
+	fd = ops_reopen(m, inode->fd, (fi->flags & KEPT_FLAGS) | O_NONBLOCK);
 	if (fd < 0) {
 		reply_errno(req);
 		return;

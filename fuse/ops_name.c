@@ -153,8 +153,16 @@ static bool may_wait(struct mount *m, struct inode *parent, const char *name)
 	       capture_path_may_wait(m->config.capture, path, CAPTURE_UNLINK);
 }
 
+static void op_unlink(fuse_req_t req, fuse_ino_t number, const char *name);
+
+static void unlink_again(fuse_req_t req, const struct held_args *args)
+{
+	op_unlink(req, args->number, args->name);
+}
+
 static void op_unlink(fuse_req_t req, fuse_ino_t number, const char *name)
 {
+	const struct held_args held = { .number = number, .name = name };
 	struct mount *m = mount_of(req);
 	const struct name_task args = {
 		.parent = inode_of_request(req, number),
@@ -164,6 +172,8 @@ static void op_unlink(fuse_req_t req, fuse_ino_t number, const char *name)
 
 	if (ops_hidden(m, args.parent, name))
 		(void)fuse_reply_err(req, ENOENT);
+	else if (!held_admits(req, &held, false, unlink_again))
+		return;
 	else if (may_wait(m, args.parent, name))
 		park(req, unlink_parked, &args);
 	else
@@ -217,8 +227,25 @@ static void rename_parked(struct task *task)
 
 static void op_rename(fuse_req_t req, fuse_ino_t number, const char *name,
 		      fuse_ino_t new_number, const char *new_name,
+		      unsigned flags);
+
+static void rename_again(fuse_req_t req, const struct held_args *args)
+{
+	op_rename(req, args->number, args->name, args->new_number,
+		  args->new_name, args->flags);
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t number, const char *name,
+		      fuse_ino_t new_number, const char *new_name,
 		      unsigned flags)
 {
+	const struct held_args held = {
+		.number = number,
+		.name = name,
+		.new_number = new_number,
+		.new_name = new_name,
+		.flags = flags,
+	};
 	struct mount *m = mount_of(req);
 	const struct name_task args = {
 		.parent = inode_of_request(req, number),
@@ -234,6 +261,8 @@ static void op_rename(fuse_req_t req, fuse_ino_t number, const char *name,
 		(void)fuse_reply_err(req, EPERM);
 	else if (flags & ~(unsigned)RENAME_NOREPLACE)
 		(void)fuse_reply_err(req, EINVAL); /* two renames do, too */
+	else if (!held_admits(req, &held, true, rename_again))
+		return;
 	else if (may_wait(m, args.parent, name) ||
 		 may_wait(m, args.new_parent, new_name))
 		park(req, rename_parked, &args);
