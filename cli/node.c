@@ -10,6 +10,7 @@
 #include "bucket/bucket.h"
 #include "bucket/url.h"
 #include "capture/capture.h"
+#include "cli/bucket_id.h"
 #include "cli/helper.h"
 #include "fuse/mount.h"
 #include "uploader/uploader.h"
@@ -66,6 +67,13 @@ static void clock_offset(void *arg, int64_t offset_ms)
 
 	atomic_store(&n->clock_offset_ms, offset_ms);
 	log_info("using the bucket's clock", "offset_ms=%" PRId64, offset_ms);
+}
+
+static int identified(void *arg, const char *id)
+{
+	const struct node *n = arg;
+
+	return bucket_id_write(n->config.dirfd, id);
 }
 
 /*
@@ -210,6 +218,7 @@ static void name_temp_dir(struct node *n)
 
 static int open_uploader(struct node *n)
 {
+	char id[CATALOG_ID_SIZE];
 	const struct uploader_config config = {
 		.bucket = n->bucket,
 		.connections = n->config.connections,
@@ -217,13 +226,17 @@ static int open_uploader(struct node *n)
 		.seal = seal,
 		.confirmed = confirmed,
 		.clock_offset = clock_offset,
+		.bucket_id = id,
+		.identified = identified,
 		.arg = n,
 		.temp_dir = n->temp_dir,
 	};
 	int rc;
 
 	name_temp_dir(n);
-	rc = uploader_new(&config, &n->uploader);
+	rc = bucket_id_read(n->config.dirfd, id);
+	if (rc == 0)
+		rc = uploader_new(&config, &n->uploader);
 	return rc < 0 ? rc : uploader_check(n->uploader);
 }
 

@@ -11,7 +11,8 @@
  * after the other.
  *
  * uploader.lock guards all fields but those said to be constant or the turn's.
- * It is the only lock, and held neither for I/O nor in callbacks.
+ * It is the only lock here, and held neither for I/O nor in callbacks.  The
+ * catalog has one of its own, which is never taken together with it.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -37,6 +38,8 @@ struct uploader_db {
 	uint64_t settled;	  /* the last TXID that left the spool */
 	struct ltx_header before; /* of that slot; page_size 0: not known */
 	uint64_t verified;	  /* the last of those found */
+	bool told_dropped;	  /* what the catalog was last told */
+	uint32_t told_page_size;  /* 0: nothing yet */
 
 	bool running; /* has its turn */
 	bool dirty;   /* committed since the last seal began */
@@ -64,6 +67,7 @@ struct uploader_db {
 struct uploader {
 	struct uploader_config config; /* constant */
 	char *temp_dir;		       /* constant; NULL for the usual place */
+	struct uploader_catalog *catalog; /* constant */
 	pthread_t *threads;	       /* new's and free's */
 	unsigned n_threads;
 

@@ -9,6 +9,7 @@
 #include "bucket/bucket.h"
 #include "ltx/spool.h"
 #include "uploader/batch.h"
+#include "uploader/catalog.h"
 #include "uploader/pace.h"
 #include "uploader/skew.h"
 #include "uploader/slot.h"
@@ -106,6 +107,21 @@ static enum outcome find_batch(struct uploader *u, struct uploader_db *db,
 	return rc < 0 ? NOT_SENT : SENT;
 }
 
+/*
+ * Is the bucket ours?  Trouble with the catalog, once the store has answered
+ * the probe, is no reason to send nothing: the slots tell whose they are.
+ */
+static int check_bucket(struct uploader *u)
+{
+	int rc = uploader_catalog_check(u->catalog);
+
+	if (rc == 0 || rc == -EOPNOTSUPP || rc == -ERR_GAP)
+		return rc;
+	log_warn("the bucket's catalog cannot be read", "error=%s",
+		 log_quote(error_message()));
+	return 0;
+}
+
 int turn_check_store(struct uploader *u)
 {
 	unsigned caps;
@@ -128,6 +144,9 @@ int turn_check_store(struct uploader *u)
 				 "nothing is uploaded; use another store, or "
 				 "another driver than libs3",
 				 u->config.bucket->url);
+	rc = check_bucket(u);
+	if (rc < 0)
+		return rc;
 	(void)lock(&u->lock);
 	u->trusted = true;
 	(void)pthread_mutex_unlock(&u->lock);
@@ -181,6 +200,20 @@ static bool is_draining(struct uploader *u)
 	return u->draining;
 }
 
+/* The catalog learns what is new; most batches say nothing of that kind. */
+static void tell_catalog(struct uploader *u, struct uploader_db *db,
+			 const struct ltx_header *slot)
+{
+	bool dropped = slot->kind == LTX_DROP;
+
+	if (db->told_page_size == slot->page_size &&
+	    db->told_dropped == dropped)
+		return;
+	db->told_page_size = slot->page_size;
+	db->told_dropped = dropped;
+	uploader_catalog_note(u->catalog, db->key, slot);
+}
+
 /* Once, after a start: is the bucket the one that was sent to before? */
 static int join(struct uploader *u, struct uploader_db *db)
 {
@@ -188,6 +221,7 @@ static int join(struct uploader *u, struct uploader_db *db)
 
 	if (rc < 0)
 		return rc;
+	tell_catalog(u, db, &db->before);
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 	db->joined = true;
 	(void)pthread_cond_broadcast(&db->changed);
@@ -210,6 +244,7 @@ static int fill_slot(struct uploader *u, struct uploader_db *db,
 		return rc;
 	note_sent(u, db, batch->size);
 	note_confirmed(u, db, batch->header.max_txid);
+	tell_catalog(u, db, &batch->header);
 	return 0;
 }
 
@@ -238,6 +273,8 @@ static int send_batch(struct uploader *u, struct uploader_db *db,
 	uint64_t txid = batch->header.max_txid;
 	int rc = turn_check_store(u);
 
+	if (rc == 0)
+		rc = uploader_catalog_verdict(u->catalog);
 	/* Only this turn changes confirmed, so it may read it without lock. */
 	if (rc == 0 && db->confirmed < txid)
 		rc = fill_slot(u, db, batch);

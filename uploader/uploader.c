@@ -13,6 +13,7 @@
 #include "bucket/bucket.h"
 #include "ltx/name.h"
 #include "ltx/spool.h"
+#include "uploader/catalog.h"
 #include "uploader/pace.h"
 #include "uploader/state.h"
 #include "uploader/turn.h"
@@ -58,6 +59,18 @@ static int start_threads(struct uploader *u, unsigned n)
 	return err ? error_errno("starting upload threads") : 0;
 }
 
+static int open_catalog(struct uploader *u)
+{
+	const struct uploader_catalog_config config = {
+		.bucket = u->config.bucket,
+		.bucket_id = u->config.bucket_id,
+		.identified = u->config.identified,
+		.arg = u->config.arg,
+	};
+
+	return uploader_catalog_new(&config, &u->catalog);
+}
+
 int uploader_new(const struct uploader_config *config, struct uploader **ret)
 {
 	struct uploader *u = calloc(1, sizeof(*u));
@@ -79,6 +92,8 @@ int uploader_new(const struct uploader_config *config, struct uploader **ret)
 		if (!u->temp_dir)
 			rc = error_set(-ENOMEM, "no memory for a path");
 	}
+	if (rc == 0)
+		rc = open_catalog(u);
 	if (rc == 0)
 		rc = start_threads(u, config->connections);
 	if (rc < 0)
@@ -358,6 +373,7 @@ int uploader_drain(struct uploader *u, int64_t timeout_ms)
 	}
 	u->draining = false;
 	(void)pthread_mutex_unlock(&u->lock);
+	uploader_catalog_drain(u->catalog, until);
 
 	if (rc == -ETIMEDOUT)
 		return count_unsent(u, n_dbs);
@@ -405,6 +421,11 @@ int uploader_status(struct uploader *u, const char *path,
 	return 0;
 }
 
+void uploader_catalog_status(struct uploader *u, char *ret, size_t size)
+{
+	uploader_catalog_error(u->catalog, ret, size);
+}
+
 const char *uploader_state_name(enum uploader_state s)
 {
 	static const char *const names[] = {
@@ -429,6 +450,7 @@ void uploader_free(struct uploader *u)
 		(void)pthread_join(u->threads[i], NULL);
 	for (size_t i = 0; i < u->n_dbs; i++)
 		uploader_db_free(u->dbs[i]);
+	uploader_catalog_free(u->catalog);
 	queue_destroy(&u->queue);
 	(void)pthread_mutex_destroy(&u->lock);
 	free(u->dbs);

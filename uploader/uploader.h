@@ -39,8 +39,12 @@
  * and no request is made, but for one per database at the start: does the
  * bucket hold the last batch that was confirmed?  The uploader never calls back
  * with a lock held.
+ *
+ * Which databases the bucket has, and which were dropped, is written to its
+ * catalog after it is in the log (uploader/catalog.h).
  */
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
@@ -71,6 +75,14 @@ struct uploader_config {
 	 */
 	void (*clock_offset)(void *arg, int64_t offset_ms);
 
+	/*
+	 * The id that the bucket had last time, or NULL or ""; it is copied.
+	 * And what is called once when that is known for the first time: from now on something of
+	 * ours is in the bucket of this id.  A failure is logged; may be NULL.
+	 */
+	const char *bucket_id;
+	int (*identified)(void *arg, const char *bucket_id);
+
 	void *arg;
 
 	/*
@@ -90,7 +102,9 @@ int uploader_new(const struct uploader_config *config, struct uploader **ret);
  * logged, and 0.
  *
  * -EOPNOTSUPP: the store ignores conditions, so two writers could overwrite
- * each other; nothing is ever sent to it.  -ENODEV: no such bucket.  -EACCES.
+ * each other, or what is there is of a newer format; nothing is ever sent to
+ * it.  -ERR_GAP: it is another bucket than last time; likewise.  -ENODEV: no
+ * such bucket.  -EACCES.
  */
 int uploader_check(struct uploader *u);
 
@@ -155,6 +169,9 @@ struct uploader_status {
 /* -ENOENT: not added. */
 int uploader_status(struct uploader *u, const char *path,
 		    struct uploader_status *ret);
+
+/* Why the catalog is not up to date, or "". */
+void uploader_catalog_status(struct uploader *u, char *ret, size_t size);
 
 /* "idle", "busy", "retrying", "conflict", "stopped" */
 const char *uploader_state_name(enum uploader_state state);

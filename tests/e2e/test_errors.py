@@ -474,6 +474,11 @@ def test_another_bucket_than_before_is_not_taken_for_it(bucket, mount, work):
     with mount(bucket) as data:
         commit(data / "app.db", "one")
         sync(data / "app.db")
+    with pytest.raises(harness.MountFailed, match="another bucket than before") as failure:
+        mount(other).start()
+    assert failure.value.status == FAILED
+    # Without the id (as after the version that kept none) the log tells.
+    (work / "data" / ".litebucket" / "bucket").unlink()
     with mount(other) as data:
         refused(FAILED, "another bucket than before", "sync", data / "app.db")
         commit(data / "app.db", "two")

@@ -31,8 +31,11 @@ struct fault_bucket {
 	int64_t ahead_ms;  /* of a clock that is ahead of ours by this */
 	unsigned without;  /* capabilities that the probe denies */
 
-	/* Counts. */
-	unsigned requests, puts, gets;
+	/* Called before each put of the catalog; may put one itself. */
+	void (*before_catalog)(struct fault_bucket *f);
+
+	/* Counts; of puts and gets those of the catalog apart. */
+	unsigned requests, puts, gets, catalog_puts, catalog_gets;
 	unsigned in_flight, max_in_flight; /* puts */
 	char keys[FAULT_KEYS][128];	   /* put, in order of arrival */
 	int64_t at_ms[FAULT_KEYS];	   /* monotonic */
@@ -44,6 +47,11 @@ static inline struct fault_bucket *fault_lock(struct bucket *b)
 
 	pthread_mutex_lock(&f->lock);
 	return f;
+}
+
+static inline bool fault_is_catalog(const char *key)
+{
+	return strcmp(key, "catalog.json") == 0;
 }
 
 /* A request begins: the error it fails with, or 0. */
@@ -66,7 +74,10 @@ static inline int fault_get(struct bucket *b, const char *key, uint64_t offset,
 	int rc = fault_begin(b, key, true);
 	struct fault_bucket *f = fault_lock(b);
 
-	f->gets++;
+	if (fault_is_catalog(key))
+		f->catalog_gets++;
+	else
+		f->gets++;
 	pthread_mutex_unlock(&f->lock);
 	return rc ? rc : bucket_get(f->inner, key, offset, length, if_match,
 				    sink, ret);
@@ -86,6 +97,12 @@ static inline int64_t fault_begin_put(struct fault_bucket *f, const char *key)
 	int64_t delay_ms;
 
 	pthread_mutex_lock(&f->lock);
+	if (fault_is_catalog(key)) {
+		f->catalog_puts++;
+		delay_ms = f->delay_ms;
+		pthread_mutex_unlock(&f->lock);
+		return delay_ms;
+	}
 	if (f->puts < FAULT_KEYS) {
 		strncpy(f->keys[f->puts], key, sizeof(f->keys[0]) - 1);
 		f->at_ms[f->puts] = clock_monotonic_ms();
@@ -106,12 +123,15 @@ static inline int fault_put(struct bucket *b, const struct bucket_put *put,
 	int rc;
 
 	clock_sleep_ms(fault_begin_put(f, put->key));
+	if (f->before_catalog && fault_is_catalog(put->key))
+		f->before_catalog(f);
 	rc = fault_begin(b, put->key, false);
 	if (rc == 0)
 		rc = bucket_put(f->inner, put, ret);
 
 	fault_lock(b);
-	f->in_flight--;
+	if (!fault_is_catalog(put->key))
+		f->in_flight--;
 	if (rc == 0 && f->has_clock)
 		ret->date_ms = (clock_wall_ms() + f->ahead_ms) / 1000 * 1000;
 	if (rc == 0 && f->lose > 0) {

@@ -359,6 +359,8 @@ static void an_idle_uploader_asks_nothing_and_seals_nothing(void **state)
 	commit(db);
 	assert_int_equal(wait_for(db, 1), 0);
 	assert_settled(db);
+	EVENTUALLY(fault_read(net(), catalog_puts) == 1);
+	clock_sleep_ms(100);
 	requests = fault_read(net(), requests);
 	seals = LOCKED(db->seals);
 	clock_sleep_ms(500);

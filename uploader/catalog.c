@@ -1,0 +1,629 @@
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/cond.h"
+#include "base/error.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "bucket/bucket.h"
+#include "bucket/catalog.h"
+#include "ltx/header.h"
+#include "uploader/pace.h"
+
+#include "uploader/catalog.h"
+
+enum {
+	GATHER_MS = 200, /* from the first note to the put */
+	REST_MS = 1000,	 /* from one put to the next */
+	RACES_MAX = 8,	 /* lost in a row; then there is a pause */
+};
+
+struct note {
+	char *db;
+	struct catalog_entry entry;
+};
+
+/* In the order in which they were made. */
+struct notes {
+	struct note *items;
+	size_t n, capacity;
+};
+
+struct uploader_catalog {
+	struct uploader_catalog_config config; /* constant, but not its id */
+	pthread_t thread;		       /* new's and free's */
+	bool running;			       /* likewise */
+
+	/* The thread's own. */
+	bool warned; /* that the store does not keep If-Match */
+
+	/* Guards all below; held neither for a request nor in a callback. */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	char id[CATALOG_ID_SIZE]; /* the bucket's; "" unknown */
+	bool told;		  /* identified() was called with it */
+	int verdict;		  /* why the bucket is not ours, or 0 */
+	struct notes pending;
+	int64_t due_ms;	  /* monotonic; of pending */
+	int64_t put_ms;	  /* of the last one */
+	bool busy, closing;
+	unsigned failures; /* in a row */
+	char error[512];   /* of the last one, while it lasts; or the verdict */
+
+	/*
+	 * As it was last read or written; NULL: not known.  The thread takes it
+	 * out while it works with it.
+	 */
+	struct catalog *catalog;
+	char etag[BUCKET_ETAG_SIZE];
+};
+
+/* The thread's view of the catalog while it writes. */
+struct edit {
+	struct uploader_catalog *c;
+	struct catalog *catalog; /* NULL: to be read */
+	char etag[BUCKET_ETAG_SIZE];
+	bool absent;	  /* the bucket has none */
+	bool conditional; /* the store keeps If-Match */
+};
+
+static void edit_cleanup(struct edit *e)
+{
+	catalog_free(e->catalog);
+}
+
+static void edit_forget(struct edit *e)
+{
+	catalog_free(TAKE(e->catalog));
+}
+
+static void notes_clear(struct notes *notes)
+{
+	for (size_t i = 0; i < notes->n; i++)
+		free(notes->items[i].db);
+	free(notes->items);
+	*notes = (struct notes){ 0 };
+}
+
+static int notes_add(struct notes *notes, const struct note *note)
+{
+	if (notes->n == notes->capacity) {
+		size_t more = notes->capacity ? 2 * notes->capacity : 16;
+		void *grown = reallocarray(notes->items, more,
+					   sizeof(*notes->items));
+
+		if (!grown)
+			return error_set(-ENOMEM, "no memory for the catalog");
+		notes->items = grown;
+		notes->capacity = more;
+	}
+	notes->items[notes->n++] = *note;
+	return 0;
+}
+
+/*
+ * Whose bucket is it?
+ * -------------------
+ */
+
+/* Note why the bucket is not ours, with the sentence of the failure rc. */
+static int judge(struct uploader_catalog *c, int rc)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+
+	c->verdict = rc;
+	(void)snprintf(c->error, sizeof(c->error), "%s", error_message());
+	return rc;
+}
+
+int uploader_catalog_verdict(struct uploader_catalog *c)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+
+	return c->verdict ? error_set(c->verdict, "%s", c->error) : 0;
+}
+
+static void copy_id(struct uploader_catalog *c, char ret[CATALOG_ID_SIZE])
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+
+	memcpy(ret, c->id, CATALOG_ID_SIZE);
+}
+
+static int other_bucket(struct uploader_catalog *c, const char *before,
+			const char *found)
+{
+	return judge(c, error_set(-ERR_GAP,
+				  "%s is another bucket than before: this "
+				  "directory belongs to the one with id %s, and "
+				  "it %s%s; use the bucket of before, or remove "
+				  ".litebucket from the directory, to begin anew "
+				  "in an empty one",
+				  c->config.bucket->url, before,
+				  found ? "has id " : "is empty",
+				  found ? found : ""));
+}
+
+static int check_id(struct uploader_catalog *c, const struct catalog *catalog)
+{
+	char known[CATALOG_ID_SIZE];
+
+	copy_id(c, known);
+	if (!known[0] || strcmp(known, catalog_id(catalog)) == 0)
+		return 0;
+	return other_bucket(c, known, catalog_id(catalog));
+}
+
+static int read_catalog(struct uploader_catalog *c, struct catalog **ret,
+			char etag[BUCKET_ETAG_SIZE])
+{
+	AUTO(catalog) struct catalog *catalog = NULL;
+	struct bucket_info info;
+	int rc = catalog_get(c->config.bucket, &catalog, &info);
+
+	if (rc == -EOPNOTSUPP)
+		return judge(c, rc);
+	if (rc == 0)
+		rc = check_id(c, catalog);
+	if (rc < 0)
+		return rc;
+	*ret = TAKE(catalog);
+	memcpy(etag, info.etag, BUCKET_ETAG_SIZE);
+	return 0;
+}
+
+/* A bucket_list_fn: one is enough. */
+static int found_object(const struct bucket_object *object, void *arg)
+{
+	return 1;
+}
+
+/*
+ * There is no catalog.  If there was one, it may have been removed by
+ * accident, and is made again with its id; but not in a bucket where there is
+ * nothing at all, because that is not the one of before.
+ */
+static int check_absent(struct uploader_catalog *c)
+{
+	char known[CATALOG_ID_SIZE];
+	int rc;
+
+	copy_id(c, known);
+	if (!known[0])
+		return 0;
+	rc = bucket_list(c->config.bucket, "", NULL, 1, found_object, NULL);
+	if (rc < 0)
+		return rc;
+	return rc > 0 ? 0 : other_bucket(c, known, NULL);
+}
+
+int uploader_catalog_check(struct uploader_catalog *c)
+{
+	AUTO(catalog) struct catalog *catalog = NULL;
+	char etag[BUCKET_ETAG_SIZE];
+	int rc = read_catalog(c, &catalog, etag);
+
+	if (rc == -ENOENT)
+		return check_absent(c);
+	if (rc < 0)
+		return rc;
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+	if (!c->catalog && !c->busy) {
+		c->catalog = TAKE(catalog);
+		memcpy(c->etag, etag, sizeof(c->etag));
+	}
+	return 0;
+}
+
+/*
+ * Writing
+ * -------
+ */
+
+/* An empty one, with the id that the bucket had or one of its own. */
+static int make_catalog(struct edit *e)
+{
+	char id[CATALOG_ID_SIZE];
+	int rc = check_absent(e->c);
+
+	if (rc < 0)
+		return rc;
+	copy_id(e->c, id);
+	if (!id[0])
+		catalog_id_make(id);
+	rc = catalog_new(id, &e->catalog);
+	e->absent = rc == 0;
+	return rc;
+}
+
+static int load(struct edit *e)
+{
+	int rc;
+
+	e->absent = false;
+	if (e->catalog && e->conditional)
+		return 0;
+	/* What is put without a condition is read just before. */
+	edit_forget(e);
+	rc = read_catalog(e->c, &e->catalog, e->etag);
+	return rc == -ENOENT ? make_catalog(e) : rc;
+}
+
+/* Returns whether the catalog says something else than before. */
+static int apply(struct edit *e, const struct notes *notes)
+{
+	int changed = 0;
+
+	for (size_t i = 0; i < notes->n; i++) {
+		int rc = catalog_note(e->catalog, notes->items[i].db,
+				      &notes->items[i].entry);
+
+		if (rc < 0)
+			return rc;
+		changed |= rc;
+	}
+	return changed;
+}
+
+/* Can we change only what we have read? */
+static int find_conditional(struct edit *e)
+{
+	unsigned caps;
+	int rc = bucket_probe(e->c->config.bucket, &caps);
+
+	if (rc < 0)
+		return rc;
+	e->conditional = (caps & BUCKET_IF_MATCH) != 0;
+	if (!e->conditional && !e->c->warned) {
+		e->c->warned = true;
+		log_warn("the bucket does not keep If-Match, so two writers "
+			 "can lose each other's lines of the catalog",
+			 "bucket=%s", log_quote(e->c->config.bucket->url));
+	}
+	return 0;
+}
+
+/* -ERR_PRECOND, -ENOENT: somebody was faster, or it was ourselves. */
+static int put(struct edit *e)
+{
+	AUTO(buf) struct buf text = BUF_INIT(CATALOG_SIZE_MAX);
+	struct bucket_put put = { .key = CATALOG_KEY, .fd = -1 };
+	struct bucket_info reply = { 0 };
+	int rc = catalog_print(e->catalog, &text);
+
+	if (rc < 0)
+		return rc;
+	put.data = text.data;
+	put.size = text.size;
+	put.if_absent = e->absent;
+	put.if_match = e->conditional && !e->absent ? e->etag : NULL;
+	rc = bucket_put(e->c->config.bucket, &put, &reply);
+	FAILPOINT("catalog-put");
+	if (rc < 0)
+		return rc;
+	memcpy(e->etag, reply.etag, sizeof(e->etag));
+	/* Some stores tell no ETag in the reply to a put. */
+	if (!e->etag[0])
+		edit_forget(e);
+	return 0;
+}
+
+/* One race: 1 if it was lost. */
+static int write_once(struct edit *e, const struct notes *notes,
+		      char ret_id[CATALOG_ID_SIZE])
+{
+	int rc = load(e);
+
+	if (rc == 0)
+		rc = apply(e, notes);
+	if (rc < 0)
+		return rc;
+	memcpy(ret_id, catalog_id(e->catalog), CATALOG_ID_SIZE);
+	if (rc == 0 && !e->absent)
+		return 0;
+	FAILPOINT("catalog-due");
+	rc = put(e);
+	if (rc == -ERR_PRECOND || rc == -ENOENT) {
+		edit_forget(e);
+		return 1;
+	}
+	return rc;
+}
+
+static int write_catalog(struct edit *e, const struct notes *notes,
+			 char ret_id[CATALOG_ID_SIZE])
+{
+	int rc = find_conditional(e);
+
+	if (rc == 0)
+		rc = 1;
+	for (int i = 0; rc > 0 && i < RACES_MAX; i++)
+		rc = write_once(e, notes, ret_id);
+	if (rc > 0)
+		rc = error_set(-EAGAIN, "others change it all the time");
+	/* What was or was not written is seen by reading it. */
+	if (rc < 0)
+		edit_forget(e);
+	return rc < 0 ? error_wrap(rc, "writing " CATALOG_KEY) : 0;
+}
+
+/* The id, the first time that it is certain. */
+static void identify(struct uploader_catalog *c, const char *id)
+{
+	{
+		AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+
+		memcpy(c->id, id, sizeof(c->id));
+		if (c->told)
+			return;
+	}
+	if (c->config.identified &&
+	    c->config.identified(c->config.arg, id) < 0) {
+		log_warn("the bucket's id is not kept, so a start with another "
+			 "bucket would not be noticed", "error=%s",
+			 log_quote(error_message()));
+		return;
+	}
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+	c->told = true;
+}
+
+/*
+ * The thread
+ * ----------
+ */
+
+/* The lock is held.  From pending into the thread's hands. */
+static void begin(struct uploader_catalog *c, struct edit *e,
+		  struct notes *ret_notes)
+{
+	c->busy = true;
+	*ret_notes = c->pending;
+	c->pending = (struct notes){ 0 };
+	e->catalog = TAKE(c->catalog);
+	memcpy(e->etag, c->etag, sizeof(e->etag));
+}
+
+/* The lock is held.  What was not written comes before what is new. */
+static void put_back(struct uploader_catalog *c, struct notes *notes)
+{
+	for (size_t i = 0; i < c->pending.n; i++)
+		if (notes_add(notes, &c->pending.items[i]) < 0)
+			free(c->pending.items[i].db);
+	free(c->pending.items);
+	c->pending = *notes;
+	*notes = (struct notes){ 0 };
+}
+
+/* Without the lock: whoever reads the log may be slow. */
+static void log_outcome(struct uploader_catalog *c, int rc)
+{
+	unsigned failures;
+	int verdict;
+
+	(void)lock(&c->lock);
+	failures = c->failures;
+	verdict = c->verdict;
+	(void)pthread_mutex_unlock(&c->lock);
+	if (rc == 0 && failures > 0)
+		log_info("the catalog is written again", "failures=%u",
+			 failures);
+	else if (rc < 0 && verdict)
+		log_error("nothing is uploaded to this bucket", "error=%s",
+			  log_quote(error_message()));
+	else if (rc < 0 && failures == 0)
+		log_warn("cannot write the catalog, trying again", "error=%s",
+			 log_quote(error_message()));
+}
+
+/* The lock is held. */
+static void end(struct uploader_catalog *c, struct edit *e,
+		struct notes *notes, int rc)
+{
+	uint32_t random;
+
+	c->busy = false;
+	c->put_ms = clock_monotonic_ms();
+	c->catalog = TAKE(e->catalog);
+	memcpy(c->etag, e->etag, sizeof(c->etag));
+	if (rc == 0) {
+		c->failures = 0;
+		c->error[0] = '\0';
+	} else {
+		io_random(&random, sizeof(random));
+		put_back(c, notes);
+		if (!c->verdict)
+			(void)snprintf(c->error, sizeof(c->error), "%s",
+				       error_message());
+		c->due_ms = c->put_ms + pace_pause(c->failures++,
+						   !bucket_transient(rc),
+						   random);
+	}
+	(void)pthread_cond_broadcast(&c->changed);
+}
+
+/* The lock is held, but not all the time. */
+static void write_pending(struct uploader_catalog *c)
+{
+	AUTO(edit) struct edit e = { .c = c };
+	char id[CATALOG_ID_SIZE];
+	struct notes notes;
+	int rc;
+
+	begin(c, &e, &notes);
+	(void)pthread_mutex_unlock(&c->lock);
+	rc = write_catalog(&e, &notes, id);
+	log_outcome(c, rc);
+	if (rc == 0)
+		identify(c, id);
+	(void)lock(&c->lock);
+	end(c, &e, &notes, rc);
+	notes_clear(&notes);
+}
+
+/* The lock is held.  When to write; COND_NEVER while there is nothing to. */
+static int64_t next_write_ms(const struct uploader_catalog *c)
+{
+	return c->pending.n && !c->verdict ? c->due_ms : COND_NEVER;
+}
+
+static void *work(void *arg)
+{
+	struct uploader_catalog *c = arg;
+
+	(void)lock(&c->lock);
+	while (!c->closing) {
+		int64_t due = next_write_ms(c);
+
+		if (due <= clock_monotonic_ms())
+			write_pending(c);
+		else
+			(void)cond_wait_until(&c->changed, &c->lock, due);
+	}
+	(void)pthread_mutex_unlock(&c->lock);
+	return NULL;
+}
+
+/* Signals are for the threads that expect them. */
+static int start_thread(struct uploader_catalog *c)
+{
+	sigset_t all, before;
+	int err;
+
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&c->thread, NULL, work, c);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	c->running = err == 0;
+	errno = err;
+	return err ? error_errno("starting the catalog's thread") : 0;
+}
+
+int uploader_catalog_new(const struct uploader_catalog_config *config,
+			 struct uploader_catalog **ret)
+{
+	struct uploader_catalog *c = calloc(1, sizeof(*c));
+	int rc;
+
+	if (!c)
+		return error_set(-ENOMEM, "no memory for the catalog");
+	c->config = *config;
+	c->put_ms = -REST_MS;
+	if (config->bucket_id)
+		(void)snprintf(c->id, sizeof(c->id), "%s", config->bucket_id);
+	c->told = c->id[0] != '\0';
+	(void)pthread_mutex_init(&c->lock, NULL);
+	rc = cond_init(&c->changed);
+	if (rc < 0) {
+		(void)pthread_mutex_destroy(&c->lock);
+		free(c);
+		return rc;
+	}
+	rc = start_thread(c);
+	if (rc < 0)
+		uploader_catalog_free(c);
+	else
+		*ret = c;
+	return rc;
+}
+
+/* The lock is held. */
+static int64_t first_due_ms(const struct uploader_catalog *c)
+{
+	int64_t gathered = clock_monotonic_ms() + GATHER_MS;
+	int64_t rested = c->put_ms + REST_MS;
+
+	return gathered > rested ? gathered : rested;
+}
+
+static int add_note(struct uploader_catalog *c, const struct note *note)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+	int rc = notes_add(&c->pending, note);
+
+	if (rc < 0)
+		return rc;
+	/* After a failure the pause goes on. */
+	if (c->pending.n == 1 && c->failures == 0)
+		c->due_ms = first_due_ms(c);
+	(void)pthread_cond_broadcast(&c->changed);
+	return 0;
+}
+
+void uploader_catalog_note(struct uploader_catalog *c, const char *db,
+			   const struct ltx_header *slot)
+{
+	struct note note = {
+		.db = strdup(db),
+		.entry = {
+			.page_size = slot->page_size,
+			.dropped = slot->kind == LTX_DROP,
+			.txid = slot->max_txid,
+			.time_ms = slot->timestamp_ms,
+		},
+	};
+
+	if (note.db && add_note(c, &note) == 0)
+		return;
+	free(note.db);
+	log_warn("the catalog is not up to date until the next start",
+		 "db=%s error=\"out of memory\"", log_quote(db));
+}
+
+/* The lock is held.  Returns whether all is written. */
+static bool wait_written(struct uploader_catalog *c, int64_t until_ms)
+{
+	unsigned failures = c->failures;
+	int rc = 0;
+
+	c->due_ms = INT64_MIN;
+	(void)pthread_cond_broadcast(&c->changed);
+	while ((c->pending.n || c->busy) && !c->verdict && rc != -ETIMEDOUT &&
+	       c->failures <= failures)
+		rc = cond_wait_until(&c->changed, &c->lock, until_ms);
+	return !c->pending.n && !c->busy;
+}
+
+void uploader_catalog_drain(struct uploader_catalog *c, int64_t until_ms)
+{
+	char error[sizeof(c->error)];
+	bool written;
+
+	(void)lock(&c->lock);
+	written = wait_written(c, until_ms);
+	memcpy(error, c->error, sizeof(error));
+	(void)pthread_mutex_unlock(&c->lock);
+	if (!written)
+		log_warn("the catalog is not up to date; the next mount "
+			 "writes it", "error=%s", log_quote(error));
+}
+
+void uploader_catalog_error(struct uploader_catalog *c, char *ret, size_t size)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+
+	(void)snprintf(ret, size, "%s", c->error);
+}
+
+void uploader_catalog_free(struct uploader_catalog *c)
+{
+	if (!c)
+		return;
+	(void)lock(&c->lock);
+	c->closing = true;
+	(void)pthread_cond_broadcast(&c->changed);
+	(void)pthread_mutex_unlock(&c->lock);
+	if (c->running)
+		(void)pthread_join(c->thread, NULL);
+	notes_clear(&c->pending);
+	catalog_free(c->catalog);
+	(void)pthread_cond_destroy(&c->changed);
+	(void)pthread_mutex_destroy(&c->lock);
+	free(c);
+}
