@@ -14,6 +14,7 @@ import sys
 
 import pytest
 
+import faults
 import harness
 
 sys.path.insert(0, str(harness.ROOT / "tests" / "lib"))
@@ -115,6 +116,31 @@ def c_client(tmp_path_factory):
     source = harness.ROOT / "tests" / "lib" / "client.c"
     harness.run("cc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, source, "-lsqlite3")
     return program
+
+
+@pytest.fixture(scope="session")
+def faultfs(tmp_path_factory):
+    """tests/lib/faultfs.c, compiled: a file system that fails on demand."""
+    program = tmp_path_factory.mktemp("faultfs") / "faultfs"
+    sources = sorted((harness.ROOT / "tests" / "lib").glob("faultfs*.c"))
+    flags = harness.run("pkg-config", "--cflags", "--libs", "fuse3").stdout.split()
+    harness.run("cc", "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror",
+                "-o", program, *sources, *flags)
+    return program
+
+
+@pytest.fixture
+def disk(faultfs, work):
+    """disk(*options): a directory on a disk that can fail and lose power."""
+    made = []
+
+    def make(*options, name="disk"):
+        made.append(faults.Disk(faultfs, work, name, *options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
 
 
 @pytest.fixture(scope="session")
