@@ -1,52 +1,14 @@
 """The daemon is killed in the middle of writing, and nothing is lost."""
 import random
 import re
-import sqlite3
-import subprocess
 import time
 
 import pytest
 
 import harness
+from crash import Writer, numbers
 from harness import assert_intact, assert_same_bytes, copy_at_rest, objects, restore, sync
 from workload import JOURNALS
-
-
-class Writer:
-    """A program that commits 1, 2, 3, ... and notes each that returned."""
-
-    def __init__(self, c_client, database, journal, notes):
-        self.notes = notes
-        with open(notes, "ab") as file, open(f"{notes}.err", "ab") as errors:
-            self.process = subprocess.Popen([c_client, database, journal, "loop"],
-                                            stdin=subprocess.DEVNULL, stdout=file, stderr=errors)
-
-    def committed(self):
-        """The last number that a commit has returned for, or 0."""
-        complete = self.notes.read_text().rpartition("\n")[0]
-        return int(complete.rpartition("\n")[2] or 0)
-
-    def wait_for(self, number):
-        harness.eventually(lambda: self.committed() >= number or self.process.poll() is not None,
-                           60, "the writer does not get on")
-        assert self.process.poll() is None, "the writer ended too early"
-
-    def end(self):
-        """It ends by itself, as its files are gone with the daemon; or by us."""
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            # Commits into an inode that the kernel still serves go on.
-            self.process.kill()
-            self.process.wait()
-
-
-def numbers(database):
-    connection = sqlite3.connect(f"file:{database}?immutable=1", uri=True)
-    made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'numbers'").fetchone()
-    found = [n for n, in connection.execute("SELECT n FROM numbers ORDER BY n")] if made else []
-    connection.close()
-    return found
 
 
 @pytest.mark.parametrize("journal", JOURNALS)

@@ -12,8 +12,10 @@
  *					number once its commit has returned,
  *					until something fails
  *
- * rows to delete expect a table t(id INTEGER PRIMARY KEY, n INTEGER, body BLOB);
- * balance and loop make their own.
+ * JOURNAL is a journal mode, and with ",MODE" behind it synchronous is MODE
+ * instead of FULL.  rows to delete expect a table
+ * t(id INTEGER PRIMARY KEY, n INTEGER, body BLOB); balance and loop make their
+ * own.
  */
 #include <sqlite3.h>
 #include <stdio.h>
@@ -144,11 +146,16 @@ static void balance(int transactions)
 	check(sqlite3_finalize(add));
 }
 
+/* "wal", or with a mode of synchronous "wal,normal". */
 static void set_journal(const char *mode)
 {
-	char pragma[64];
+	const char *synchronous = strchr(mode, ',');
+	int length = synchronous ? (int)(synchronous - mode) : 64;
+	char pragma[160];
 
-	(void)snprintf(pragma, sizeof(pragma), "PRAGMA journal_mode=%s", mode);
+	(void)snprintf(pragma, sizeof(pragma),
+		       "PRAGMA journal_mode=%.*s; PRAGMA synchronous=%s",
+		       length, mode, synchronous ? synchronous + 1 : "FULL");
 	run(pragma);
 }
 

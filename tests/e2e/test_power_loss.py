@@ -1,0 +1,99 @@
+"""The power goes: what was not synced is lost below the mount, and nothing else.
+
+Each round kills the daemon and the writers at a random moment and drops what
+the disk was not told to keep: all of it, or some sectors of it at random.
+"""
+import random
+import time
+
+import pytest
+
+import faults
+import harness
+from crash import Past, Writer
+
+# (journal, synchronous, is a commit that returned promised to survive?)
+MODES = [
+    ("wal", "full", True),
+    ("wal", "normal", False),
+    ("delete", "full", True),
+    ("truncate", "full", True),
+    ("persist", "full", True),
+]
+
+
+@pytest.fixture
+def lossy(faultfs, work):
+    """lossy(*options): a disk that loses power; LazyFS if TEST_LAZYFS names it."""
+    made = []
+
+    def make(*options):
+        made.append(faults.make_disk(faultfs, work, *options))
+        return made[-1]
+
+    yield make
+    for disk in made:
+        disk.end()
+
+
+def power_loss(data, writer, disk, percent):
+    """Everything ends at once, in some order."""
+    def unplug():
+        writer.process.kill()
+
+    if random.random() < 0.5:
+        unplug()
+        data.kill()
+    else:
+        data.kill()
+        unplug()
+    writer.process.wait()
+    data.unmount()
+    return disk.lose(percent)
+
+
+def rounds(count, data, disk, past, start_writer, promised, torn):
+    lost = 0
+    for number in range(count):
+        writer = start_writer()
+        writer.wait_for(writer.committed() + random.randint(1, 60))
+        time.sleep(random.uniform(0, 0.3))
+        lost += power_loss(data, writer, disk, random.choice([0, 50, 95]) if torn else 0)
+        past.see()
+        data.start()
+        print(f"round {number}: {writer.committed()} commits returned")
+        writer.forget(past.check(data / "app.db", writer.committed() if promised else 0))
+    assert lost or promised, "no power loss lost anything: they prove nothing"
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["whole", "torn"])
+@pytest.mark.parametrize("journal, synchronous, promised", MODES)
+def test_a_power_loss_takes_no_commit_that_was_synced(
+        file_bucket, mount, work, soak, c_client, lossy, journal, synchronous, promised, torn):
+    if torn and faults.LAZYFS:
+        pytest.skip("LazyFS loses all or nothing")
+    disk = lossy()
+    past = Past(file_bucket, work)
+    data = mount(file_bucket, "--upload-interval", "20ms", name="disk/data")
+    data.log = work / "data.log"
+    with data:
+        def start_writer():
+            return Writer(c_client, data / "app.db", f"{journal},{synchronous}", work / "committed")
+
+        rounds(soak(2, 50), data, disk, past, start_writer, promised, torn)
+
+
+@pytest.mark.parametrize("journal, synchronous, promised", [
+    ("wal", "full", True), ("delete", "extra", True), ("delete", "full", False),
+    ("truncate", "full", True)])
+def test_a_power_loss_that_takes_names_takes_no_commit_that_was_synced(
+        file_bucket, mount, work, soak, c_client, disk, journal, synchronous, promised):
+    d = disk("--names")
+    past = Past(file_bucket, work)
+    data = mount(file_bucket, "--upload-interval", "20ms", name="disk/data")
+    data.log = work / "data.log"
+    with data:
+        def start_writer():
+            return Writer(c_client, data / "app.db", f"{journal},{synchronous}", work / "committed")
+
+        rounds(soak(2, 50), data, d, past, start_writer, promised, torn=True)
