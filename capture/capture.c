@@ -129,7 +129,7 @@ void db_probe(struct db *db)
 		atomic_store(&db->wal_touched, true);
 	}
 	if (db_open_main(db) == 0 && io_size(db->main_fd) > 0) {
-		/* Not seen so far: a database, once it has rested. */
+		/* Not seen so far: perhaps a database. */
 		(void)pthread_mutex_lock(&db->mark);
 		db->dirty.all = true;
 		(void)pthread_mutex_unlock(&db->mark);
@@ -138,7 +138,25 @@ void db_probe(struct db *db)
 	db_close_files(db);
 }
 
-/* Nobody uses the directory yet: what is there is at rest. */
+/* Lock held.  A page is read only by the settling thread, later. */
+static int take_up_state_of(struct capture *c, struct db *db)
+{
+	int rc = capture_attach(db);
+
+	if (rc < 0 || db->position.page_size == 0)
+		return rc;
+	if (!is_as_left(c, db)) {
+		db_compare(db, 1, c->run && db->position.clean == c->run ?
+					  "it was changed while not mounted" :
+					  "it was not left by a clean stop");
+		return 0;
+	}
+	db->compare = false;
+	(void)db_settled(db, db_writes_begun(db));
+	return db_pull(db);
+}
+
+/* Nobody uses the directory yet. */
 static int take_up_quietly(struct capture *c, struct db *db)
 {
 	int rc = recover_journal(c, db->path);
@@ -146,17 +164,8 @@ static int take_up_quietly(struct capture *c, struct db *db)
 	if (rc < 0)
 		return rc;
 	db_probe(db);
-	(void)pthread_mutex_lock(&db->lock);
-	rc = capture_attach(db);
-	if (rc == 0 && db->position.page_size && is_as_left(c, db)) {
-		(void)db_settled(db, db_writes_begun(db));
-		rc = db_pull(db);
-	}
-	(void)pthread_mutex_unlock(&db->lock);
-	if (rc == 0)
-		rc = db_settle(db, true);
-	/* A journal that we must not play is not our failure. */
-	return rc == -EBUSY && atomic_load(&db->journal_live) ? 0 : rc;
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+	return take_up_state_of(c, db);
 }
 
 static int take_up(struct capture *c, const char *path, void *arg)
@@ -256,8 +265,10 @@ static int64_t settle_due(struct capture *c)
 	for (size_t i = 0; i < n; i++) {
 		int64_t due = db_settle_due_ms(all[i]);
 
-		if (due <= now) {
-			(void)db_settle(all[i], false);
+		/* Each for a while, so that none waits for a large one. */
+		if (due <= now && db_settle(all[i], false) == 1)
+			due = now;
+		else if (due <= now) {
 			due = db_settle_due_ms(all[i]);
 			/* Not at rest yet, or in trouble: look again later. */
 			if (due <= now)
@@ -392,15 +403,21 @@ static bool has_state(struct db *db)
 /* Kernels stamp files by a clock that ticks, every 10 ms at most. */
 enum { TIMESTAMP_MS = 20 };
 
+/* What cannot be compared so soon is compared by the next mount. */
+enum { LEAVE_MS = 1000 };
+
 /* Seal the last commits, and note how the files are left. */
 static void leave(struct capture *c, struct db *db)
 {
 	struct position left;
 	bool sound;
 
+	int64_t until = clock_monotonic_ms() + LEAVE_MS;
+
 	if (!has_state(db))
 		return;
-	(void)db_settle(db, true);
+	while (db_settle(db, true) == 1 && clock_monotonic_ms() < until)
+		;
 	if (db_seal(db, NULL) < 0) {
 		log_error("last commits could not be sealed; the next mount "
 			  "compares the database",
@@ -484,6 +501,8 @@ int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 	if (rc < 0)
 		return rc;
 	rc = db_settle(db, true);
+	if (rc == 1)
+		rc = error_set(-EINPROGRESS, "'%s' is being compared", path);
 	if (rc == -EBUSY && is_in_transaction(db))
 		rc = 0;
 	if (rc == 0)
@@ -496,24 +515,56 @@ int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 	return rc;
 }
 
-void capture_settle_all(struct capture *c)
+/* 1: there is more to do. */
+static int settle_and_seal(struct db *db)
+{
+	int rc = db_settle(db, true);
+
+	if (rc == 0)
+		rc = db_seal(db, NULL);
+	if (rc < 0)
+		log_warn("not sealed; the next mount will do it",
+			 "db=%s error=%s", log_quote(db->path),
+			 log_quote(error_message()));
+	return rc == 1;
+}
+
+void capture_settle_all(struct capture *c, int64_t until_ms)
 {
 	struct db **all;
-	size_t n;
+	size_t n, left;
 
 	if (table_all(c, &all, &n) < 0)
 		return;
-	for (size_t i = 0; i < n; i++) {
-		int rc = db_settle(all[i], true);
+	left = n;
+	for (size_t i = 0; left > 0; i = i + 1 < left ? i + 1 : 0) {
+		struct db *db = all[i];
 
-		if (rc == 0)
-			rc = db_seal(all[i], NULL);
-		if (rc < 0)
-			log_warn("not sealed; the next mount will do it",
-				 "db=%s error=%s", log_quote(all[i]->path),
-				 log_quote(error_message()));
+		if (settle_and_seal(db) && clock_monotonic_ms() < until_ms)
+			continue;
+		/* Done; all keeps its reference, for table_release_all(). */
+		all[i] = all[--left];
+		all[left] = db;
 	}
 	table_release_all(c, all, n);
+}
+
+/* How far a comparison is. */
+static void get_progress(struct db *db, struct capture_status *ret)
+{
+	uint64_t done = db->compare ? db->next_pgno - 1 : db->commit;
+
+	ret->comparing = db->compare && !db_is_through(db);
+	ret->compared = done < db->commit ? (uint32_t)done : db->commit;
+}
+
+static void get_waits(struct db *db, struct capture_status *ret)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
+
+	if (db->in_doubt || db->rest.bare)
+		(void)snprintf(ret->waits, sizeof(ret->waits), "%s",
+			       db->waits);
 }
 
 /* False for a file that is no database. */
@@ -529,6 +580,8 @@ static bool get_status(struct db *db, struct capture_status *ret)
 	ret->wal = db->wal_valid && db->wal.frames > 0;
 	ret->pending = db_has_news(db) || atomic_load(&db->wal_touched);
 	ret->resync = db->compare || db->in_doubt;
+	get_progress(db, ret);
+	get_waits(db, ret);
 	ret->dropped = db->position.dropped && db->page_size == 0;
 	(void)snprintf(ret->error, sizeof(ret->error), "%s", db->error);
 	return db->spool || db->error[0];

@@ -62,9 +62,8 @@ struct capture_config {
 
 	/*
 	 * Does a client of the mount hold SQLite's RESERVED lock, or a greater
-	 * one, on the main file of this path?  1: yes; 0: no, and no program
-	 * held it all the time since the call began; negative: it cannot be
-	 * told.  The byte that tells is 0x40000001: a writer has a lock on it
+	 * one, on the main file of this path?  1: yes; 0: no; negative: it
+	 * cannot be told.  The byte that tells is 0x40000001: a writer has a lock on it
 	 * in every rollback journal mode, MEMORY and OFF included.  Asked only
 	 * about files that are written without a journal and without a WAL
 	 * (D10), by the settling thread and within capture_settle(), with no
@@ -80,9 +79,10 @@ struct capture_config {
 };
 
 /*
- * Read the state, recover, and compare every database that was not left
- * clean.  A hot journal is played first, by SQLite in a child process.  One
- * bad database is logged and left out; it does not keep the others.
+ * Read the state and recover.  A hot journal is played first, by SQLite in a
+ * child process.  A database that was not left clean is compared afterwards,
+ * by a thread of capture's, while it is in use; of one that was no page is
+ * read.  One bad database is logged and left out; it does not keep the others.
  *
  * -EBUSY: another process has this directory.  -EROFS, -EACCES: the state
  * directory cannot be made.
@@ -152,15 +152,17 @@ int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid);
 /*
  * As capture_seal, but do not wait for a file's quiet time: what is there and
  * at rest is captured now.  For sync.  -EBUSY: a transaction without a journal
- * (or a copy) is under way; try again.
+ * (or a copy) is under way; try again.  -EINPROGRESS: it is being compared, and
+ * this call did a part of that; call again, and do not give up soon.
  */
 int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid);
 
 /*
  * Everything at rest: as capture_settle() for every database and every file
- * that may be one.  For after the unmount.  Failures are logged.
+ * that may be one.  For after the unmount.  Failures are logged.  What has to
+ * be compared is until then (monotonic), and else by the next mount.
  */
-void capture_settle_all(struct capture *c);
+void capture_settle_all(struct capture *c, int64_t until_ms);
 
 struct capture_status {
 	char path[4096];
@@ -168,7 +170,10 @@ struct capture_status {
 	uint32_t page_size, commit;
 	bool wal;      /* a WAL with frames is in use */
 	bool pending;  /* something is committed and not sealed */
-	bool resync;   /* waits for a quiet moment to be compared */
+	bool resync;   /* nothing is sealed until it is settled, */
+	bool comparing; /* which takes a look at every page */
+	uint32_t compared; /* of commit pages */
+	char waits[160]; /* why it could not be settled so far; "" */
 	bool dropped;
 	char error[512]; /* why it is not captured; "" if it is */
 };

@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/io.h"
-#include "base/log.h"
 
 #include "capture/db.h"
 
@@ -52,17 +51,20 @@ int db_find_main(struct db *db)
 
 /*
  * The size of the database: what the header says, where it is valid; SQLite
- * shortens the file only after the journal went.
+ * shortens the file only after the journal went.  While a WAL has commits, it
+ * tells the size (I3).
  */
-static uint32_t database_size(const struct file_state *state)
+static uint32_t database_size(const struct db *db,
+			      const struct file_state *state)
 {
+	if (db->wal.commit)
+		return db->wal.commit;
 	if (state->header.pages)
 		return state->header.pages;
 	return (uint32_t)(state->size / state->header.page_size);
 }
 
-/* The longest pause between two tries to settle. */
-enum { RETRY_MAX_MS = 60000 };
+/* ------------------------------------------------------- a finalisation */
 
 /* The pages to look at: all, or the dirty ones. */
 static int list_dirty(struct db *db, bool *ret_all, uint32_t **ret_pgnos,
@@ -70,7 +72,7 @@ static int list_dirty(struct db *db, bool *ret_all, uint32_t **ret_pgnos,
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
 
-	*ret_all = db->dirty.all || db->compare;
+	*ret_all = db->dirty.all;
 	if (*ret_all)
 		return 0;
 	return pgmap_sorted(&db->dirty.pages, ret_pgnos, ret_n);
@@ -86,6 +88,35 @@ static int put_page(struct db *db, uint32_t pgno, void *page)
 	return rc < 0 ? rc : db_put_page(db, pgno, page);
 }
 
+static int put_all(struct db *db, void *page)
+{
+	int rc = 0;
+
+	if (db->commit > COLLECT_MAX) {
+		db_compare(db, 1,
+			   "a transaction wrote more pages than are noted");
+		return 0;
+	}
+	for (uint32_t pgno = 1; rc == 0 && pgno <= db->commit; pgno++)
+		rc = put_page(db, pgno, page);
+	return rc;
+}
+
+/* How long huge transactions may go on, one after the other, unsealed. */
+enum { OVERDUE_MS = 5000 };
+
+/*
+ * The pages of a huge transaction are looked at later (D18).  But if they come
+ * one after the other, so that there is always something late, the application
+ * has to wait for once.
+ */
+static bool may_be_late(struct db *db, size_t n)
+{
+	return n > COLLECT_MAX &&
+	       (!db->in_doubt ||
+		clock_monotonic_ms() - atomic_load(&db->resting_ms) < OVERDUE_MS);
+}
+
 static int put_dirty(struct db *db)
 {
 	AUTO(mem) void *page = malloc(db->page_size);
@@ -96,9 +127,11 @@ static int put_dirty(struct db *db)
 
 	if (!page)
 		return error_set(-ENOMEM, "out of memory for a page");
-	for (uint32_t pgno = 1; rc == 0 && all && pgno <= db->commit; pgno++)
-		rc = put_page(db, pgno, page);
-	for (size_t i = 0; rc == 0 && !all && i < n; i++)
+	if (rc < 0 || all)
+		return rc < 0 ? rc : put_all(db, page);
+	if (may_be_late(db, n))
+		return db_add_late(db, pgnos, n);
+	for (size_t i = 0; rc == 0 && i < n; i++)
 		rc = put_page(db, pgnos[i], page);
 	return rc;
 }
@@ -109,132 +142,50 @@ int db_collect(struct db *db)
 	uint32_t old;
 	int rc = look_at_main(db, &file);
 
-	if (rc < 0)
-		return rc;
-	rc = db_begin(db, file.header.page_size);
+	if (rc == 0)
+		rc = db_begin(db, file.header.page_size);
 	if (rc < 0)
 		return rc;
 	old = db->commit;
-	/* While a WAL has commits, it tells the size (I3). */
-	rc = db_resize(db, db->wal.commit ? db->wal.commit :
-					    database_size(&file));
+	rc = db_resize(db, database_size(db, &file));
 	if (rc == 0)
 		rc = put_dirty(db);
-	if (rc == 0 && db->commit > old)
-		rc = db_fill(db, old + 1);
-	return rc;
+	return rc == 0 ? db_fill(db, old) : rc;
 }
 
-/* ------------------------------------------------ files nobody finalised */
-
-static int64_t quiet_ms(const struct db *db)
-{
-	return db->config->quiet_ms ? db->config->quiet_ms : 1000;
-}
-
-int64_t db_settle_due_ms(struct db *db)
-{
-	int64_t due;
-
-	if (!atomic_load(&db->resting) || atomic_load(&db->journal_live))
-		return INT64_MAX;
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
-	due = db->last_write_ms + quiet_ms(db);
-	return db->retry_wait_ms && db->retry_at_ms > due ? db->retry_at_ms :
-							    due;
-}
-
-/* Writes begun so far; -EBUSY if one is under way or was just now. */
-static int64_t writes_at_rest(struct db *db, bool now)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
-	int64_t since = clock_monotonic_ms() - db->last_write_ms;
-
-	if (db->begun != db->done)
-		return -EBUSY;
-	if (since < quiet_ms(db) && !(now && db->writers == 0))
-		return -EBUSY;
-	return (int64_t)db->begun;
-}
+/* -------------------------------------------------------- a file at rest */
 
 /*
  * A file that is being copied in has a header long before it has all pages.
  * An unfinished copy of a database is not a database yet.
  */
-static int check_whole(struct db *db)
+static int check_whole(struct db *db, const struct file_state *file)
+{
+	if (!db->wal.commit && file->header.pages &&
+	    (uint64_t)file->header.pages * file->header.page_size > file->size)
+		return error_set(-EBUSY, "'%s' is not complete: its header "
+					 "says %u pages, and there are %llu",
+				 db->path, file->header.pages,
+				 (unsigned long long)(file->size /
+						      file->header.page_size));
+	return 0;
+}
+
+int db_measure(struct db *db, uint64_t begun)
 {
 	struct file_state file;
+	uint32_t old;
 	int rc = look_at_main(db, &file);
 
+	if (rc == 0)
+		rc = check_whole(db, &file);
+	if (rc == 0)
+		rc = db_begin(db, file.header.page_size);
+	if (rc == 0)
+		rc = db_take_dirty(db, begun);
 	if (rc < 0)
 		return rc;
-	if (!db->wal.commit && file.header.pages &&
-	    (uint64_t)file.header.pages * file.header.page_size > file.size)
-		return error_set(-EBUSY, "'%s' is not complete", db->path);
-	return 0;
-}
-
-/* Lock held.  The file is a database, whole and at rest. */
-static int settle_database(struct db *db, uint64_t begun)
-{
-	int rc;
-
-	/* Reading like a seqlock: what a write came into is not committed. */
-	db->in_doubt = true;
-	rc = db_collect(db);
-	if (rc < 0) {
-		db_fail(db, "comparing");
-		return rc;
-	}
-	if (atomic_load(&db->journal_live) || !db_settled(db, begun))
-		return error_set(-EBUSY, "'%s' is being written", db->path);
-	if (db_has_news(db))
-		db_notify(db);
-	return 0;
-}
-
-static int try_settle(struct db *db, bool now)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
-	int64_t begun;
-	int rc;
-
-	if (!atomic_load(&db->resting) && !db->in_doubt)
-		return 0;
-	if (atomic_load(&db->journal_live))
-		return error_set(-EBUSY, "'%s' is in a transaction", db->path);
-	begun = writes_at_rest(db, now);
-	if (begun < 0)
-		return error_set(-EBUSY, "'%s' is being written", db->path);
-	/* A WAL that was void while the main file was empty is not any more. */
-	atomic_store(&db->wal_touched, true);
-	rc = db_pull(db);
-	if (rc == 0)
-		rc = check_whole(db);
-	if (rc == -ERR_NO_DATABASE)
-		/* Another write may make it a database yet. */
-		atomic_store(&db->resting, false);
-	return rc < 0 ? rc : settle_database(db, (uint64_t)begun);
-}
-
-/* A disk that stays full is not asked, nor all pages compared, every second. */
-static void wait_longer(struct db *db)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
-
-	db->retry_wait_ms = db->retry_wait_ms ? 2 * db->retry_wait_ms : 1000;
-	if (db->retry_wait_ms > RETRY_MAX_MS)
-		db->retry_wait_ms = RETRY_MAX_MS;
-	db->retry_at_ms = clock_monotonic_ms() + db->retry_wait_ms;
-}
-
-int db_settle(struct db *db, bool now)
-{
-	int rc = try_settle(db, now);
-
-	if (rc == -ERR_NO_DATABASE)
-		rc = db_drop(db);
-	if (rc < 0 && rc != -EBUSY)
-		wait_longer(db);
-	return rc;
+	old = db->commit;
+	rc = db_resize(db, database_size(db, &file));
+	return rc == 0 ? db_fill(db, old) : rc;
 }

@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -30,7 +31,8 @@ int db_new(struct capture *c, const struct capture_config *config,
 	}
 	db->capture = c;
 	db->config = config;
-	db->state_fd = db->main_fd = db->wal_fd = -1;
+	db->state_fd = db->main_fd = db->wal_fd = db->look_fd = -1;
+	(void)pthread_mutex_init(&db->settle_lock, NULL);
 	(void)pthread_mutex_init(&db->seal_lock, NULL);
 	(void)pthread_mutex_init(&db->lock, NULL);
 	(void)pthread_mutex_init(&db->mark, NULL);
@@ -45,6 +47,7 @@ void db_close_files(struct db *db)
 	if (db->wal_fd >= 0)
 		(void)close(db->wal_fd);
 	db->main_fd = db->wal_fd = -1;
+	db->files++;
 }
 
 void db_free(struct db *db)
@@ -52,6 +55,8 @@ void db_free(struct db *db)
 	if (!db)
 		return;
 	db_close_files(db);
+	fd_cleanup(&db->look_fd);
+	free(db->late);
 	batch_free(db->open);
 	batch_free(db->sealing);
 	pages_free(db->pages);
@@ -63,8 +68,29 @@ void db_free(struct db *db)
 	(void)pthread_mutex_destroy(&db->mark);
 	(void)pthread_mutex_destroy(&db->lock);
 	(void)pthread_mutex_destroy(&db->seal_lock);
+	(void)pthread_mutex_destroy(&db->settle_lock);
 	free(db->path);
 	free(db);
+}
+
+/* The log hears of each failure once. */
+static void note_error(struct db *db, const char *error)
+{
+	if (strcmp(error, db->error) == 0)
+		return;
+	(void)snprintf(db->error, sizeof(db->error), "%s", error);
+	log_error("database is not captured; it will be compared", "db=%s error=%s",
+		  log_quote(db->path), log_quote(error));
+}
+
+void db_trouble(struct db *db, const char *doing)
+{
+	char error[sizeof(db->error)];
+
+	(void)snprintf(error, sizeof(error), "%s: %s", doing, error_message());
+	db->in_doubt = true;
+	db_let_rest(db);
+	note_error(db, error);
 }
 
 void db_fail(struct db *db, const char *doing)
@@ -72,14 +98,8 @@ void db_fail(struct db *db, const char *doing)
 	char error[sizeof(db->error)];
 
 	(void)snprintf(error, sizeof(error), "%s: %s", doing, error_message());
-	db->compare = true;
-	db->in_doubt = true;
-	db_let_rest(db);
-	if (strcmp(error, db->error) == 0)
-		return;
-	strcpy(db->error, error);
-	log_error("database is not captured; it will be compared", "db=%s error=%s",
-		  log_quote(db->path), log_quote(error));
+	db_compare(db, 1, error);
+	note_error(db, error);
 }
 
 static int open_backing(struct db *db, const char *suffix, int *fd)
@@ -162,7 +182,8 @@ static int take_up_state(struct db *db)
 	db->page_size = db->position.page_size;
 	db_number_dirty(db);
 	/* Until somebody knows better: the file may have changed since. */
-	db->compare = db->in_doubt = db->page_size != 0;
+	if (db->page_size)
+		db_compare(db, 1, "it may have changed since it was captured");
 	if (pages_count(db->pages) == 0)
 		return 0;
 	db->commit = db->position.commit;
@@ -257,9 +278,8 @@ static int ensure_open(struct db *db)
 	return batch_new(db->state_fd, db->page_size, db->commit, &db->open);
 }
 
-int db_put_page(struct db *db, uint32_t pgno, const void *page)
+int db_put_hashed(struct db *db, uint32_t pgno, const void *page, uint64_t hash)
 {
-	uint64_t hash = ltx_dbsum_page(pgno, page, db->page_size);
 	uint64_t known = db_known(db, pgno);
 	int rc;
 
@@ -270,7 +290,15 @@ int db_put_page(struct db *db, uint32_t pgno, const void *page)
 		rc = batch_put(db->open, pgno, page, hash);
 	/* If that failed, an older version of the page may be gone (I4). */
 	db->dbsum += db_known(db, pgno) - known;
-	return rc < 0 ? error_wrap(rc, "capturing page %u", pgno) : 0;
+	return rc < 0 ? error_wrap(rc, "capturing page %u", pgno) : 1;
+}
+
+int db_put_page(struct db *db, uint32_t pgno, const void *page)
+{
+	int rc = db_put_hashed(db, pgno, page,
+			       ltx_dbsum_page(pgno, page, db->page_size));
+
+	return rc < 0 ? rc : 0;
 }
 
 int db_resize(struct db *db, uint32_t commit)
@@ -288,21 +316,28 @@ int db_resize(struct db *db, uint32_t commit)
 			db->dbsum -= db_known(db, pgno);
 	batch_resize(db->open, commit);
 	db->commit = commit;
+	/* Should it grow again, those pages are to be looked at (I7). */
+	if (db->next_pgno > (uint64_t)commit + 1)
+		db->next_pgno = (uint64_t)commit + 1;
 	return 0;
 }
 
-int db_fill(struct db *db, uint32_t from)
+/* Pages above old of which nothing is known: 0, or -E2BIG for many. */
+static int read_unknown(struct db *db, uint32_t old)
 {
 	uint32_t lock_pgno = ltx_lock_pgno(db->page_size);
 	AUTO(mem) void *page = malloc(db->page_size);
+	int left = COLLECT_MAX;
 
 	if (!page)
 		return error_set(-ENOMEM, "out of memory for a page");
-	for (uint32_t pgno = from; pgno <= db->commit; pgno++) {
+	for (uint32_t pgno = old + 1; pgno <= db->commit; pgno++) {
 		int rc;
 
 		if (pgno == lock_pgno || db_known(db, pgno) != 0)
 			continue;
+		if (left-- == 0)
+			return -E2BIG;
 		rc = db_read_page(db, pgno, page);
 		if (rc == 0)
 			rc = db_put_page(db, pgno, page);
@@ -310,6 +345,23 @@ int db_fill(struct db *db, uint32_t from)
 			return rc;
 	}
 	return 0;
+}
+
+int db_fill(struct db *db, uint32_t old)
+{
+	int rc;
+
+	/* Whoever compares has not come to them yet. */
+	if (db->commit <= old || (db->compare && db->next_pgno <= old))
+		return 0;
+	rc = db->late_at < db->n_late ? -E2BIG : read_unknown(db, old);
+	if (rc == -E2BIG) {
+		db_compare(db, old + 1, NULL);
+		return 0;
+	}
+	if (rc == 0 && db->compare)
+		db->next_pgno = (uint64_t)db->commit + 1;
+	return rc;
 }
 
 static int restart(struct db *db, uint32_t page_size)
@@ -324,8 +376,7 @@ static int restart(struct db *db, uint32_t page_size)
 	db->page_size = page_size;
 	db->commit = 0;
 	db->dbsum = 0;
-	db_number_dirty(db);
-	db_mark_all(db);
+	db_renumber_dirty(db);
 	return 0;
 }
 
@@ -345,8 +396,10 @@ bool db_has_news(const struct db *db)
 
 void db_let_rest(struct db *db)
 {
-	if (!atomic_exchange(&db->resting, true))
-		capture_wake(db->capture);
+	if (atomic_exchange(&db->resting, true))
+		return;
+	atomic_store(&db->resting_ms, clock_monotonic_ms());
+	capture_wake(db->capture);
 }
 
 void db_notify(struct db *db)

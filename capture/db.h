@@ -20,7 +20,7 @@
  *	journal		finalise: pages written while the journal was live,
  *				  just before SQLite takes the journal away
  *	neither		settle:	  pages written, once the file is at rest
- *	doubt		compare:  every page, at a moment of rest
+ *	doubt		compare:  every page, while the file is in use
  *
  * The life of a journal, as the mount sees it:
  *
@@ -44,10 +44,52 @@
  *	    seen in the spool, and is never given again.
  *	I6  Every page above the previous batch's size is in a batch that grows
  *	    the database, also those that SQLite never wrote.
+ *	I7  Each page of 1..commit is known as the main file has it, or as the
+ *	    WAL has it where wal_index names it; unless it is
+ *		dirty		written since it was looked at,
+ *		at or above next_pgno, while compare is set,
+ *		late		committed, and not looked at yet, or
+ *		in the run	being looked at.
+ *	    While there is one of the last three, in_doubt is set.
  *
- * Locks, outermost first: seal_lock, lock, mark.  An application's write waits
- * for lock only where a comment in capture/file.c says so; mark is held for a
- * few instructions.
+ * Looking at pages without a lock
+ * -------------------------------
+ * Compare, late pages, and dirty ones of a file at rest are looked at in runs
+ * of at most RUN_MAX pages: a run is chosen under lock (db_fill_run), read and
+ * hashed without any, and entered under lock.  Meanwhile applications write,
+ * and finalise, and pull.  A page of the run is entered only if all that time
+ *
+ *	- no write to it began or was under way: db_mark() touches it before
+ *	  the system call, and a page that is dirty is not chosen;
+ *	- it was not hidden by the WAL: one that wal_index names is not chosen,
+ *	  and pull touches those that it adds, so that a WAL that starts over
+ *	  in between leaves its pages touched;
+ *	- the descriptor it was read by is that of the file (files).
+ *
+ * A page that was touched needs no second look: who touched it has made it
+ * dirty, in which case a finalisation or a moment of rest looks at it, or put
+ * the WAL's version into open.  So whatever writes meanwhile, a run is never
+ * read twice, and as many runs as there are pages bring the end:
+ *
+ *	WAL	   The main file changes by checkpoints alone, which write what
+ *		   wal_index hides.  The end is a pull under lock.
+ *	journal	   A running transaction's pages are dirty; what was chosen is as
+ *		   it was committed.  The end is under lock while no journal is
+ *		   live, or the next finalisation (db_settled() in
+ *		   file_finalise_end()), so that there need be no such moment.
+ *	neither	   Dirty pages become late once the file is at rest (capture/rest.c),
+ *		   after begun writes; the end is that there was none since.
+ *
+ * What changes all pages at once begins again from page 1: another page size,
+ * another file under the name (dirty.all), a WAL that cannot be read.  A size
+ * that shrinks takes next_pgno along; one that grows leaves pages above it.  The
+ * pages of a transaction of more than COLLECT_MAX pages become late when it is
+ * finalised (D18), and the application goes on.
+ *
+ * Locks, outermost first: settle_lock, seal_lock, lock, mark.  An application's
+ * write waits for lock only where a comment in capture/file.c says so; who
+ * holds lock reads at most COLLECT_MAX pages, or what SQLite itself wrote since
+ * the last pull.  mark is held for a few instructions.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -73,12 +115,50 @@ struct dirty {
 	bool all;
 };
 
+enum {
+	RUN_MAX = 256,	     /* pages that are looked at together */
+	COLLECT_MAX = 1024,  /* pages that are read with lock held */
+};
+
+/* Pages that are being looked at; which of them need not be any more. */
+struct run {
+	uint32_t page_size; /* of the numbers */
+	uint32_t n;
+	uint32_t pgnos[RUN_MAX]; /* ascending */
+	bool touched[RUN_MAX];
+};
+
+/* Is a file at rest that is written without a journal?  (D10; rest.c) */
+struct rest {
+	bool bare;	/* it was written so since it was last settled */
+	bool asked;	/* config->writer was called since; */
+	bool held;	/* it said that somebody is in a transaction */
+	bool rested;	/* it was at rest, */
+	uint64_t begun; /* after so many writes */
+	int64_t poll_ms, poll_at_ms;
+	int64_t held_ms; /* since when: monotonic, 0: not now */
+};
+
+/* A comparison of all pages, for the log and for status. */
+struct comparing {
+	char why[160]; /* "": nobody need know of it */
+	bool told;	/* that it began */
+	uint32_t differed;
+	uint64_t looked;
+};
+
 struct db {
 	const struct capture_config *config;
 	struct capture *capture;
 	char *path;	/* below the directory */
 	struct db *next; /* in the capture's table; its lock guards */
 	unsigned refs;	 /* likewise */
+
+	pthread_mutex_t settle_lock; /* one who looks at pages at a time */
+
+	/* Guarded by settle_lock. */
+	int look_fd;	     /* the main file, as of */
+	uint64_t look_files; /* files, when it was opened */
 
 	pthread_mutex_t seal_lock; /* one sealer at a time */
 
@@ -102,8 +182,15 @@ struct db {
 	int collected;	    /* how far file_finalise_begin() came, */
 	uint64_t collected_begun; /* and the writes before it */
 	bool in_doubt;	    /* open may hold what is not committed (I1) */
-	bool compare;	    /* compare everything at the next rest */
+	bool compare;	    /* pages from next_pgno on are to be looked at */
+	uint64_t next_pgno;
+	uint32_t *late;	    /* these, too (I7); ascending */
+	size_t n_late, late_at; /* those before late_at are done */
+	struct comparing comparing;
+	char waits[160];    /* why it could not be settled the last time */
+	bool told_waits;    /* the log was told that this takes long */
 	int main_fd, wal_fd; /* backing files, read-only; -1: not open */
+	uint64_t files;	    /* how often they were closed */
 	bool wal_valid;	    /* wal is behind a header or a commit */
 	bool wal_rewound;   /* captured frames were overwritten */
 	struct wal_cursor wal;
@@ -114,6 +201,8 @@ struct db {
 
 	/* Guarded by mark. */
 	struct dirty dirty;
+	struct run run;
+	struct rest rest;
 	unsigned writers; /* open writable handles of the main file */
 	uint64_t begun, done; /* writes that change what the main file says */
 	int64_t last_write_ms; /* monotonic */
@@ -121,7 +210,9 @@ struct db {
 
 	/* Written under lock or after the write they tell of, read freely. */
 	atomic_bool journal_live;
-	atomic_bool resting;	  /* waits for a moment of rest */
+	atomic_bool resting;	  /* waits for db_settle() */
+	atomic_int_least64_t resting_ms; /* since when, monotonic */
+	atomic_bool looking;	  /* there is what needs no rest: I7's last three */
 	atomic_bool wal_touched;  /* WAL written since the last pull */
 	atomic_bool wal_in_use;	  /* it has, or may have, frames */
 	atomic_uint_least64_t wal_end;	   /* captured up to here */
@@ -141,8 +232,12 @@ void db_free(struct db *db);
  */
 int db_attach(struct db *db, int state_root_fd);
 
-/* Remember why it is not captured, and log it once.  Lock held. */
+/*
+ * Remember why it is not captured, and log it once; have it compared.  Lock
+ * held.  db_trouble: what was known stays so, and it is enough to try again.
+ */
 void db_fail(struct db *db, const char *doing);
+void db_trouble(struct db *db, const char *doing);
 
 /* Open the backing files if they are not.  Lock held.  -ENOENT. */
 int db_open_main(struct db *db);
@@ -155,15 +250,21 @@ int db_read_page(struct db *db, uint32_t pgno, void *ret_page);
 /* The hash by which a page is known; 0: unknown.  Lock held. */
 uint64_t db_known(const struct db *db, uint32_t pgno);
 
-/* The page is committed with this content: into open, if it is news. */
+/*
+ * The page is committed with this content (and hash): into open, if it is
+ * news, which is 1.
+ */
 int db_put_page(struct db *db, uint32_t pgno, const void *page);
+int db_put_hashed(struct db *db, uint32_t pgno, const void *page,
+		  uint64_t hash);
 
 /*
  * The database is committed with this size.  Growing leaves the new pages
- * unknown: db_fill() then reads those that nobody put (I6).
+ * unknown: db_fill(), with the size before, then sees to those that nobody put
+ * (I6).
  */
 int db_resize(struct db *db, uint32_t commit);
-int db_fill(struct db *db, uint32_t from);
+int db_fill(struct db *db, uint32_t old);
 
 /*
  * A commit of a database with this page size.  If that is not what is known,
@@ -178,7 +279,7 @@ bool db_has_news(const struct db *db);
 /* Tell the uploader's side that there is.  Any locks. */
 void db_notify(struct db *db);
 
-/* Nobody will finalise what was written: settle it at rest.  Any locks. */
+/* Nobody will finalise what is to be looked at: settle it.  Any locks. */
 void db_let_rest(struct db *db);
 
 /* -------------------------------------------------------- capture.c */
@@ -206,12 +307,41 @@ void db_probe_journal(struct db *db);
 
 /* ----------------------------------------------------------- dirty.c */
 
-/* Note a write to the main file.  Takes mark. */
+/*
+ * Note a write to the main file, before it is done.  db_mark_all counts as a
+ * write of its own.  Take mark.
+ */
 void db_mark(struct db *db, uint64_t offset, uint64_t size);
 void db_mark_all(struct db *db);
 
-/* Pages are of db's page size from here on. */
+/* The page is hidden by the WAL from now on. */
+void db_touch(struct db *db, uint32_t pgno);
+
+/* Pages are of db's page size from here on; renumber: and all are dirty. */
 void db_number_dirty(struct db *db);
+void db_renumber_dirty(struct db *db);
+
+/*
+ * The file is at rest after begun writes: its dirty pages become late, or all
+ * pages are to be compared.  -EAGAIN: there was another write.  Lock held.
+ */
+int db_take_dirty(struct db *db, uint64_t begun);
+
+/* Dirty pages of a committed transaction (ascending) become late. */
+int db_add_late(struct db *db, const uint32_t *pgnos, size_t n);
+
+/*
+ * Choose the next run of pages to look at, at most max; how many.  db_end_run:
+ * it is entered; with give_back, it is not, and they are dirty.  Lock held.
+ */
+uint32_t db_fill_run(struct db *db, uint32_t max);
+void db_end_run(struct db *db, bool give_back);
+
+/* Compare every page from this one on; why may be NULL.  Lock held. */
+void db_compare(struct db *db, uint32_t from, const char *why);
+
+/* Is there no page that I7 makes an exception of, but for dirty ones? */
+bool db_is_through(struct db *db);
 
 /* Does the main file say what nobody has looked at?  Lock held. */
 bool db_is_unsettled(struct db *db);
@@ -220,10 +350,26 @@ bool db_is_unsettled(struct db *db);
 uint64_t db_writes_begun(struct db *db);
 
 /*
- * All pages that were dirty after begun writes have been dealt with.  False,
- * and nothing changes, if there have been others since.  Lock held.
+ * All pages that were dirty after begun writes have been looked at.  False,
+ * and nothing changes, if there have been others since.  If db_is_through(),
+ * nothing is in doubt any more.  Lock held.
  */
 bool db_settled(struct db *db, uint64_t begun);
+
+/* ------------------------------------------------------------ rest.c */
+
+/* The main file is written without a journal: settle it at rest.  Any locks. */
+void db_write_bare(struct db *db);
+
+/*
+ * Is the file at rest?  0: after ret_begun writes it was, or nobody wrote it
+ * without a journal; -EBUSY.  now: as for db_settle().  May ask
+ * config->writer.  No locks but settle_lock.
+ */
+int db_check_rest(struct db *db, bool now, uint64_t *ret_begun);
+
+/* When that is worth a try, monotonic ms.  Mark held. */
+int64_t db_rest_due_ms(const struct db *db);
 
 /* ------------------------------------------------------------ pull.c */
 
@@ -245,9 +391,9 @@ void db_forget_wal(struct db *db);
 /* --------------------------------------------------------- collect.c */
 
 /*
- * Bring the pages written since the last time into open, as they are in the
- * main file: dirty ones, or all with compare.  The caller knows that they are
- * committed.  Lock held.  -ERR_NO_DATABASE.
+ * Bring the dirty pages into open, as they are in the main file; many become
+ * late instead.  The caller knows that they are committed.  Lock held.
+ * -ERR_NO_DATABASE.
  */
 int db_collect(struct db *db);
 
@@ -255,9 +401,19 @@ int db_collect(struct db *db);
 int db_find_main(struct db *db);
 
 /*
- * Try to settle a file that nobody finalised.  now: without waiting for the
- * quiet time.  0: settled, or nothing to do; -EBUSY: it is not at rest.  A
- * database that became something else, or nothing, is dropped (D11).
+ * The file is at rest after begun writes: be of the size and page size that it
+ * says, and take its dirty pages.  -EBUSY: it is not complete; -EAGAIN: there
+ * was another write.  Lock held.
+ */
+int db_measure(struct db *db, uint64_t begun);
+
+/* ---------------------------------------------------------- resync.c */
+
+/*
+ * For a while, look at what is to be looked at.  now: without waiting for the
+ * quiet time.  0: settled, or nothing to do; 1: there is more to do, at once;
+ * -EBUSY: it is not at rest.  A database that became something else, or
+ * nothing, is dropped (D11).
  */
 int db_settle(struct db *db, bool now);
 

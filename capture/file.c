@@ -108,7 +108,7 @@ static int change_main(struct db *db, const struct operation *op)
 	rc = perform(op);
 	end_write(db);
 	if (dirty && !atomic_load(&db->journal_live))
-		db_let_rest(db);
+		db_write_bare(db);
 	return rc;
 }
 
@@ -123,21 +123,20 @@ static int truncate_main(struct db *db, const struct operation *op)
 
 	if (has_wal(db))
 		(void)barrier(db, 0, 0);
-	begin_write(db);
-	rc = perform(op);
-	end_write(db);
 	(void)pthread_mutex_lock(&db->lock);
 	known = (uint64_t)db->commit * db->page_size;
 	(void)pthread_mutex_unlock(&db->lock);
-	if (rc < 0 || (known && op->size >= known))
-		return rc;
-	if (known)
-		db_mark(db, op->size, known - op->size);
-	else
+	begin_write(db);
+	if (known == 0)
 		db_mark_all(db);
-	if (!atomic_load(&db->journal_live))
-		db_let_rest(db);
-	return 0;
+	else if (op->size < known)
+		db_mark(db, op->size, known - op->size);
+	rc = perform(op);
+	end_write(db);
+	if ((known == 0 || op->size < known) &&
+	    !atomic_load(&db->journal_live))
+		db_write_bare(db);
+	return rc;
 }
 
 /* -------------------------------------------------------------- journal */

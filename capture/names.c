@@ -130,8 +130,7 @@ static int name_appeared(struct capture *c, const char *path, void *arg)
 		return rc;
 	db_probe(db);
 	db_mark_all(db);
-	atomic_store(&db->resting, true);
-	capture_wake(c);
+	db_write_bare(db);
 	capture_release(c, db);
 	return 0;
 }

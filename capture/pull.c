@@ -64,6 +64,7 @@ static int index_frames(struct db *db, const uint32_t *pgnos, size_t n,
 				   first + (uint32_t)i + 1);
 		if (rc < 0)
 			return rc;
+		db_touch(db, pgnos[i]);
 	}
 	return 0;
 }
@@ -118,9 +119,7 @@ static int take_frames(struct db *db, const uint32_t *pgnos, size_t n)
 		rc = db_resize(db, db->wal.commit);
 	if (rc == 0)
 		rc = put_listed(db, sorted, n_sorted);
-	if (rc == 0 && db->commit > old)
-		rc = db_fill(db, old + 1);
-	return rc;
+	return rc == 0 ? db_fill(db, old) : rc;
 }
 
 /*

@@ -358,6 +358,8 @@ static void forget_database(struct db *db)
 	(void)db_wal_gone(db);
 	/* A journal that is left belongs to no database. */
 	atomic_store(&db->journal_live, false);
+	db->compare = false;
+	db->late_at = db->n_late;
 	(void)db_settled(db, db_writes_begun(db));
 	db->in_doubt = false;
 }
@@ -392,8 +394,7 @@ static int drop_later(struct db *db, int rc)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
 
-	db->compare = true;
-	db_let_rest(db);
+	db_compare(db, 1, "the database before it could not be dropped");
 	return error_wrap(rc, "dropping '%s'", db->path);
 }
 

@@ -61,15 +61,29 @@ static void add_row(struct columns *t, const json_t *db)
 	columns_cell(t, "%s", spool);
 }
 
+static void print_sentences(const json_t *db)
+{
+	const char *path = text_of(db, "path");
+	const json_t *compared = json_object_get(db, "compared");
+
+	if (json_is_integer(compared))
+		(void)printf("%s: %lld of %lld pages compared\n", path,
+			     (long long)json_integer_value(compared),
+			     (long long)json_integer_value(
+				     json_object_get(db, "pages")));
+	if (json_is_string(json_object_get(db, "waits")))
+		(void)printf("%s: waits: %s\n", path, text_of(db, "waits"));
+	if (json_is_string(json_object_get(db, "error")))
+		(void)printf("%s: %s\n", path, text_of(db, "error"));
+}
+
 /* Sentences do not fit in a column: each has a line of its own below. */
 static void print_errors(const json_t *databases)
 {
 	size_t i;
 	json_t *db;
 
-	json_array_foreach(databases, i, db) if (json_is_string(json_object_get(
-							 db, "error")))(void)
-		printf("%s: %s\n", text_of(db, "path"), text_of(db, "error"));
+	json_array_foreach(databases, i, db) print_sentences(db);
 }
 
 static int print_table(const json_t *status)

@@ -386,7 +386,7 @@ static int seal_and_send(struct node *n)
 	int rc;
 
 	/* Nobody writes any more, so nothing needs its quiet time. */
-	capture_settle_all(n->capture);
+	capture_settle_all(n->capture, atomic_load(&n->stop_at_ms));
 	left = atomic_load(&n->stop_at_ms) - clock_monotonic_ms();
 	rc = uploader_drain(n->uploader, left > 0 ? left : 0);
 	if (rc < 0)

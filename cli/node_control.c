@@ -23,7 +23,10 @@
  */
 
 enum {
-	/* How long sync waits for a transaction without a journal to end. */
+	/*
+	 * How long sync waits for a transaction without a journal to end.  A
+	 * comparison comes to its end, so it is waited for.
+	 */
 	SETTLE_MS = 10000,
 	SETTLE_STEP_MS = 20,
 	/* How often a waiting sync looks whether the mount is being stopped. */
@@ -51,9 +54,12 @@ static int settle(struct node *n, const char *path, uint64_t *ret_txid)
 
 	for (;;) {
 		rc = capture_settle(n->capture, path, ret_txid);
-		if (rc != -EBUSY || clock_monotonic_ms() >= until)
+		if (rc == -EINPROGRESS)
+			until = clock_monotonic_ms() + SETTLE_MS;
+		else if (rc != -EBUSY || clock_monotonic_ms() >= until)
 			break;
-		clock_sleep_ms(SETTLE_STEP_MS);
+		else
+			clock_sleep_ms(SETTLE_STEP_MS);
 		if (check_stopping(n) < 0)
 			return -ESHUTDOWN;
 	}
@@ -169,6 +175,9 @@ static const char *state_of(const struct capture_status *capture,
 		return "stopped";
 	if (uploader->state == UPLOADER_IDLE && capture->dropped)
 		return "dropped";
+	if (capture->comparing && (uploader->state == UPLOADER_IDLE ||
+				   uploader->state == UPLOADER_BUSY))
+		return "comparing";
 	if (uploader->state == UPLOADER_IDLE && capture->resync)
 		return "resync";
 	if (uploader->state == UPLOADER_IDLE && capture->pending)
@@ -230,6 +239,12 @@ static json_t *json_of(struct node *n, const struct capture_status *capture)
 	add_state(n, &o, capture, &uploader, refused);
 	report_field(&o, "page_size", json_integer(capture->page_size));
 	report_field(&o, "pages", json_integer(capture->commit));
+	report_field(&o, "compared", capture->comparing ?
+					     json_integer(capture->compared) :
+					     json_null());
+	report_field(&o, "waits", report_json_text(
+					  *capture->waits ? capture->waits :
+							    NULL));
 	report_field(&o, "wal", json_boolean(capture->wal));
 	report_field(&o, "pending", json_boolean(capture->pending));
 	report_field(&o, "spool_batches",

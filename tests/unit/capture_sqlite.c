@@ -572,7 +572,7 @@ static void a_copied_database_is_captured_by_a_stop(void **state)
 	struct world *w = *state;
 
 	copy_in(w, "app.db");
-	capture_settle_all(w->capture);
+	capture_settle_all(w->capture, clock_monotonic_ms() + 10000);
 	assert_non_null(w->spool);
 	assert_true(chain_follow(&w->chain, w->spool));
 	assert_true(chain_equals(&w->chain, w->path));
