@@ -6,6 +6,7 @@
 #include "cli/database.h"
 #include "cli/report.h"
 #include "cli/columns.h"
+#include "cli/root.h"
 #include "ltx/header.h"
 #include "ltx/name.h"
 #include "restorer/restorer.h"
@@ -34,9 +35,17 @@ static const char *kind_name(uint32_t kind)
 						       : "unknown";
 }
 
-/* A restorer_point_fn; arg is the JSON array. */
+/* Where points go, and whether any of them is of a bucket of ours. */
+struct points {
+	json_t *array;
+	struct columns *table;
+	bool ours;
+};
+
+/* A restorer_point_fn; arg is the points. */
 static int add_point(const struct restorer_point *p, void *arg)
 {
+	struct points *points = arg;
 	json_t *o = json_object();
 
 	report_field(&o, "txid", report_json_txid(p->txid));
@@ -46,28 +55,40 @@ static int add_point(const struct restorer_point *p, void *arg)
 	report_field(&o, "object_size", json_integer((json_int_t)p->size));
 	report_field(&o, "page_size", json_integer(p->page_size));
 	report_field(&o, "pages", json_integer(p->commit));
-	if (json_array_append_new(arg, o) < 0)
+	points->ours |= p->ours;
+	if (json_array_append_new(points->array, o) < 0)
 		return error_set(-ENOMEM, "out of memory");
 	return 0;
 }
 
+/* Read all of it, and then whether we may. */
+static int read_points(struct bucket *bucket, const char *url,
+		       restorer_point_fn fn, struct points *points)
+{
+	int rc = restorer_history(bucket, "", fn, points);
+
+	return rc == 0 && points->ours ? root_check(url) : rc;
+}
+
 static int print_json(struct bucket *bucket, const char *url)
 {
-	json_t *points = json_array();
+	struct points points = {.array = json_array()};
 	json_t *d = report_document();
-	int rc = restorer_history(bucket, "", add_point, points);
+	int rc = read_points(bucket, url, add_point, &points);
 
 	report_field(&d, "url", report_json_text(url));
-	report_field(&d, "points", points);
+	report_field(&d, "points", points.array);
 	if (rc == 0)
 		return report_json(d);
 	json_decref(d);
 	return rc;
 }
 
-/* A restorer_point_fn; arg is the table. */
+/* A restorer_point_fn; arg is the points. */
 static int add_row(const struct restorer_point *p, void *arg)
 {
+	struct points *points = arg;
+	struct columns *t = points->table;
 	char txid[LTX_TXID_TEXT_SIZE];
 	char time[CLOCK_TEXT_SIZE];
 	char object[REPORT_SIZE_TEXT], size[REPORT_SIZE_TEXT];
@@ -76,21 +97,23 @@ static int add_row(const struct restorer_point *p, void *arg)
 	clock_format(p->timestamp_ms, time);
 	report_size((uint64_t)p->page_size * p->commit, size);
 	report_size(p->size, object);
-	columns_cell(arg, "%s", txid);
-	columns_cell(arg, "%s", time);
-	columns_cell(arg, "%s", size);
-	columns_cell(arg, "%u", p->level);
-	columns_cell(arg, "%s", object);
-	columns_cell(arg, "%s", kind_name(p->kind));
+	columns_cell(t, "%s", txid);
+	columns_cell(t, "%s", time);
+	columns_cell(t, "%s", size);
+	columns_cell(t, "%u", p->level);
+	columns_cell(t, "%s", object);
+	columns_cell(t, "%s", kind_name(p->kind));
+	points->ours |= p->ours;
 	return 0;
 }
 
-static int print_table(struct bucket *bucket)
+static int print_table(struct bucket *bucket, const char *url)
 {
 	AUTO(columns)
 	struct columns table =
 		COLUMNS("TXID", "TIME", "SIZE>", "LEVEL>", "OBJECT>", "KIND");
-	int rc = restorer_history(bucket, "", add_row, &table);
+	struct points points = {.table = &table};
+	int rc = read_points(bucket, url, add_row, &points);
 
 	return rc < 0 ? rc : columns_print(&table, stdout);
 }
@@ -103,7 +126,8 @@ static int run(const void *settings, char **operands)
 	int rc = database_open(url, &bucket);
 
 	if (rc == 0)
-		rc = s->json ? print_json(bucket, url) : print_table(bucket);
+		rc = s->json ? print_json(bucket, url)
+			    : print_table(bucket, url);
 	if (rc < 0 && bucket)
 		rc = database_explain(bucket, rc);
 	if (rc < 0)

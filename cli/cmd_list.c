@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "bucket/archive.h"
 #include "bucket/bucket.h"
+#include "bucket/catalog.h"
 #include "bucket/url.h"
 #include "cli/report.h"
 #include "cli/columns.h"
@@ -33,6 +34,7 @@ struct listed {
 struct listing {
 	struct listed *items;
 	size_t n;
+	struct catalog *catalog; /* NULL: the bucket has none */
 };
 
 static void listing_cleanup(struct listing *l)
@@ -42,6 +44,7 @@ static void listing_cleanup(struct listing *l)
 		free(l->items[i].error);
 	}
 	free(l->items);
+	catalog_free(l->catalog);
 }
 
 /* An archive_db_fn; arg is the listing. */
@@ -60,20 +63,109 @@ static int add_database(const char *db, void *arg)
 	return 0;
 }
 
-/* A database that cannot be read is shown as such; the others go on. */
+/* Most buckets that others wrote have none; a damaged one says no more. */
+static int read_catalog(struct bucket *bucket, struct listing *ret)
+{
+	int rc = catalog_get(bucket, &ret->catalog, NULL);
+
+	if (rc == -ENOENT)
+		return 0;
+	if (rc != -ERR_CORRUPT && rc != -EFBIG)
+		return rc;
+	report_warning("%s", error_message());
+	return 0;
+}
+
+static int set_error(struct listed *db, const char *error)
+{
+	db->error = strdup(error);
+	return db->error ? 0 : error_set(-ENOMEM, "out of memory");
+}
+
+/* The log is believed; a database that cannot be read does not keep others. */
+static int read_heads(struct bucket *bucket, struct listing *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		struct listed *db = &l->items[i];
+
+		if (restorer_head(bucket, db->key, &db->head) < 0 &&
+		    set_error(db, error_message()) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static bool is_listed(const struct listing *l, size_t n, const char *key)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(l->items[i].key, key) == 0)
+			return true;
+	return false;
+}
+
+/* What the catalog has and the log has not; n are from the log. */
+struct rest {
+	struct listing *listing;
+	size_t n;
+};
+
+/* A catalog_fn; arg is the rest.  History that ended leaves a dropped line. */
+static int add_rest(const char *key, const struct catalog_entry *entry,
+		    void *arg)
+{
+	struct rest *rest = arg;
+	struct listing *l = rest->listing;
+	int rc;
+
+	if (is_listed(l, rest->n, key))
+		return 0;
+	rc = add_database(key, l);
+	if (rc < 0)
+		return rc;
+	if (!entry->dropped)
+		return set_error(&l->items[l->n - 1],
+				 "the catalog has it, but none of its LTX "
+				 "files is in the bucket");
+	l->items[l->n - 1].head = (struct restorer_point){
+		.txid = entry->txid,
+		.timestamp_ms = entry->time_ms,
+		.page_size = entry->page_size,
+		.kind = LTX_DROP,
+	};
+	return 0;
+}
+
+/* A directory's databases stand together, behind one of its name. */
+static int compare_listed(const void *a, const void *b)
+{
+	const char *x = ((const struct listed *)a)->key;
+	const char *y = ((const struct listed *)b)->key;
+
+	while (*x && *x == *y) {
+		x++;
+		y++;
+	}
+	if (!*x && *y == '/')
+		return -1;
+	if (!*y && *x == '/')
+		return 1;
+	return (*x ? (unsigned char)*x : '/') - (*y ? (unsigned char)*y : '/');
+}
+
 static int read_listing(struct bucket *bucket, struct listing *ret)
 {
-	int rc = archive_databases(bucket, add_database, ret);
+	struct rest rest = {.listing = ret};
+	int rc = read_catalog(bucket, ret);
 
-	for (size_t i = 0; i < ret->n && rc >= 0; i++) {
-		struct listed *db = &ret->items[i];
-
-		if (restorer_head(bucket, db->key, &db->head) == 0)
-			continue;
-		db->error = strdup(error_message());
-		if (!db->error)
-			return error_set(-ENOMEM, "out of memory");
-	}
+	if (rc == 0)
+		rc = archive_databases(bucket, add_database, ret);
+	if (rc == 0)
+		rc = read_heads(bucket, ret);
+	rest.n = ret->n;
+	if (rc == 0 && ret->catalog)
+		rc = catalog_each(ret->catalog, add_rest, &rest);
+	if (rc == 0 && ret->n > 0)
+		qsort(ret->items, ret->n, sizeof(*ret->items), compare_listed);
 	return rc;
 }
 
@@ -121,6 +213,9 @@ static int print_json(const struct listing *l, const char *url)
 	for (size_t i = 0; i < l->n && rc == 0; i++)
 		rc = json_array_append_new(databases, json_of(&l->items[i]));
 	report_field(&d, "bucket", report_json_text(url));
+	report_field(&d, "bucket_id",
+		     report_json_text(l->catalog ? catalog_id(l->catalog)
+						 : NULL));
 	report_field(&d, "databases", databases);
 	if (rc == 0)
 		return report_json(d);

@@ -9,6 +9,7 @@
 #include "cli/database.h"
 #include "cli/report.h"
 #include "cli/progress.h"
+#include "cli/root.h"
 #include "ltx/name.h"
 #include "restorer/restorer.h"
 
@@ -123,8 +124,14 @@ static void end_by_signal(void)
 	(void)raise(interrupted);
 }
 
-static int restore(const struct restore_settings *s, struct bucket *bucket,
-		   struct restorer_result *ret)
+/* The arg is the URL.  Other programs' buckets have no format of ours. */
+static int accept_format(bool ours, void *arg)
+{
+	return ours ? root_check(arg) : 0;
+}
+
+static int restore(const struct restore_settings *s, const char *url,
+		   struct bucket *bucket, struct restorer_result *ret)
 {
 	AUTO(progress) struct progress progress = PROGRESS("restoring");
 	const struct restorer_options options = {
@@ -137,6 +144,8 @@ static int restore(const struct restore_settings *s, struct bucket *bucket,
 		.force = s->force,
 		.progress = progress_update,
 		.progress_arg = &progress,
+		.accept = accept_format,
+		.accept_arg = (void *)url,
 		.cancel = &interrupted,
 	};
 
@@ -157,7 +166,8 @@ static int run(const void *settings, char **operands)
 		return cli_fail_usage(&cmd_restore);
 	rc = database_open(url, &bucket);
 	if (rc == 0)
-		rc = database_explain(bucket, restore(s, bucket, &result));
+		rc = database_explain(bucket, restore(s, url, bucket,
+							  &result));
 	if (rc < 0) {
 		rc = cli_fail(error_wrap(rc, "restoring '%s'", url));
 		if (interrupted)

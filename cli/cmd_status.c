@@ -98,6 +98,8 @@ static int print_table(const json_t *status)
 
 	(void)printf("mount   %s\nbucket  %s\n", text_of(status, "mount"),
 		     text_of(status, "bucket"));
+	if (json_is_string(json_object_get(status, "catalog_error")))
+		(void)printf("catalog %s\n", text_of(status, "catalog_error"));
 	json_array_foreach(databases, i, db) add_row(&table, db);
 	(void)putchar('\n');
 	if (json_array_size(databases) == 0)

@@ -300,11 +300,15 @@ static int print_status(const struct report *r, struct buf *ret)
 {
 	const struct node *n = r->node;
 	json_t *d = report_document();
+	char error[512];
 	int rc;
 
+	uploader_catalog_status(n->uploader, error, sizeof(error));
 	report_field(&d, "mount", report_json_text(n->config.mountpoint));
 	report_field(&d, "directory", report_json_text(n->config.directory));
 	report_field(&d, "bucket", report_json_text(n->bucket->url));
+	report_field(&d, "catalog_error",
+		     report_json_text(*error ? error : NULL));
 	report_field(&d, "databases", json_incref(r->databases));
 	if (!d)
 		return error_set(-ENOMEM, "out of memory for the status");

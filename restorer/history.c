@@ -25,6 +25,7 @@ static int load_point(const struct choice *c, const struct archive_file *file,
 		.page_size = header.page_size,
 		.commit = header.commit,
 		.kind = header.kind,
+		.ours = header.post_dbsum != 0,
 	};
 	return 0;
 }

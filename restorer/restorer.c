@@ -149,6 +149,8 @@ static int attempt(struct restore *r, struct restorer_result *ret)
 	rc = apply_new(output->fd, &apply);
 	if (rc == 0)
 		rc = build(r, output, apply);
+	if (rc == 0 && o->accept)
+		rc = o->accept(apply->last.post_dbsum != 0, o->accept_arg);
 	if (rc == 0 && o->cancel && *o->cancel)
 		return error_set(-ECANCELED, "stopped");
 	if (rc == 0)

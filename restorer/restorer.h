@@ -18,7 +18,8 @@
  *   5. Apply them in order to a temporary file next to the target.
  *   6. After each, compare the rolling checksum of the database with what the
  *      file says it is before and after it.
- *   7. fsync, rename, fsync of the directory.
+ *   7. Ask whether the result is to be accepted (the bucket's format).
+ *   8. fsync, rename, fsync of the directory.
  *
  * The result is byte for byte the committed state, or an error that names the
  * object that is to blame; nothing is left half-done.  (Promise 4.)
@@ -44,6 +45,14 @@ struct restorer_options {
 	restorer_progress_fn progress; /* or NULL */
 	void *progress_arg;
 
+	/*
+	 * Called when the result is whole, after all of it was read and before
+	 * it appears: a negative errno keeps it from appearing.  ours: its last
+	 * file has a rolling checksum, so it is litebucket's.  May be NULL.
+	 */
+	int (*accept)(bool ours, void *arg);
+	void *accept_arg;
+
 	/* Set by a signal handler: stop, leave nothing.  NULL: never. */
 	const volatile sig_atomic_t *cancel;
 };
@@ -62,7 +71,8 @@ struct restorer_result {
  * the sentence states what there is.  -EEXIST: output exists (or its -wal, -shm
  * or -journal) and force is not set.  -ERR_GAP: a file in the middle is
  * missing.  -ERR_CORRUPT: the sentence names the object.  -EOPNOTSUPP: the
- * bucket holds something a newer litebucket wrote.  -ECANCELED: as asked.
+ * bucket holds something a newer litebucket wrote.  -ECANCELED: as asked.  Or
+ * what accept returned.
  *
  * On any error the output is as it was before.  A new output has mode 0600 and
  * is the caller's; a replaced one keeps mode and owner.
@@ -78,6 +88,7 @@ struct restorer_point {
 	uint64_t size;	/* of that file */
 	uint32_t page_size, commit;
 	uint32_t kind;	/* enum ltx_kind */
+	bool ours;	/* it has a rolling checksum */
 };
 
 /*

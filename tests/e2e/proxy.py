@@ -1,6 +1,14 @@
-"""A TCP forwarder that can be cut and mended: a network that fails."""
+"""A TCP forwarder that can be cut and mended: a network that fails.
+
+It notes the HTTP requests that pass: each begins a block of what a client sends,
+because a client waits for an answer before it sends the next.
+"""
+import re
 import socket
 import threading
+
+
+REQUEST = re.compile(rb"^([A-Z]+) ([^ ]+) HTTP/1\.1\r\n")
 
 
 class Proxy:
@@ -9,6 +17,7 @@ class Proxy:
         self.up = True
         self.lock = threading.Lock()  # guards open and up
         self.open = set()
+        self.requests = []  # (method, path with query), in the order they came
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -28,11 +37,16 @@ class Proxy:
             with self.lock:
                 self.open |= {client, server}
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self.forward, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self.forward, args=(source, sink, source is client),
+                                 daemon=True).start()
 
-    def forward(self, source, sink):
+    def forward(self, source, sink, is_client):
         try:
             while data := source.recv(1 << 16):
+                request = REQUEST.match(data) if is_client else None
+                if request:
+                    with self.lock:
+                        self.requests.append(tuple(part.decode() for part in request.groups()))
                 sink.sendall(data)
         except OSError:
             pass

@@ -437,6 +437,47 @@ static void compact_before_get(const char *key, void *arg)
 		world_remove(w, 0, txid, txid);
 }
 
+/* What may be read is asked once all of it was read; it answers arg. */
+static bool asked_of_ours;
+
+static int answer(bool ours, void *arg)
+{
+	asked_of_ours = ours;
+	return *(int *)arg ? error_set(*(int *)arg, "not to be read") : 0;
+}
+
+static void what_is_not_accepted_does_not_appear(void **state)
+{
+	struct world *w = *state;
+	int refusal = -EOPNOTSUPP;
+
+	make_history(w);
+	world_put_log(w, 1, 3);
+	w->options.accept = answer;
+	w->options.accept_arg = &refusal;
+	assert_int_equal(world_restore(w, 0), -EOPNOTSUPP);
+	world_says("not to be read");
+	world_expect_names(w, "");
+	assert_true(asked_of_ours);
+	refusal = 0;
+	world_check_latest(w, 3);
+}
+
+static void who_accepts_knows_another_programs_files(void **state)
+{
+	struct world *w = *state;
+	int fine = 0;
+
+	w->no_sums = true;
+	make_history(w);
+	world_put_log(w, 1, 3);
+	w->options.accept = answer;
+	w->options.accept_arg = &fine;
+	asked_of_ours = true;
+	assert_int_equal(world_restore(w, 0), 0);
+	assert_false(asked_of_ours);
+}
+
 static void expect_growth(uint64_t done, uint64_t total, void *arg)
 {
 	uint64_t *shown = arg;
@@ -562,6 +603,8 @@ int main(void)
 		WORLD_TEST(a_database_that_was_made_again_is_restored),
 		WORLD_TEST(a_batch_that_lies_elsewhere_is_not_supported),
 		WORLD_TEST(a_small_replica_costs_few_requests),
+		WORLD_TEST(what_is_not_accepted_does_not_appear),
+		WORLD_TEST(who_accepts_knows_another_programs_files),
 		WORLD_TEST(a_file_that_goes_meanwhile_is_planned_around),
 		WORLD_TEST(a_file_that_goes_for_good_is_a_gap),
 		WORLD_TEST(history_tells_every_point),
