@@ -208,7 +208,7 @@ def test_an_empty_bucket_lists_nothing(work):
     result = litebucket("list", url)
     assert result.stdout == "" and "no databases" in result.stderr
     assert json.loads(litebucket("list", "--json", url).stdout) == {
-        "version": 1, "bucket": url, "databases": []}
+        "version": 1, "bucket": url, "bucket_id": None, "databases": []}
     fails(NOT_FOUND, "app.db", "history", f"{url}/app.db")
 
 
