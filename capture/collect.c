@@ -157,12 +157,14 @@ int db_collect(struct db *db)
 
 /*
  * A file that is being copied in has a header long before it has all pages.
- * An unfinished copy of a database is not a database yet.
+ * An unfinished copy of a database is not a database yet.  As for SQLite, a page
+ * that the file ends in is one: a backup of an empty database makes such.
  */
 static int check_whole(struct db *db, const struct file_state *file)
 {
 	if (!db->wal.commit && file->header.pages &&
-	    (uint64_t)file->header.pages * file->header.page_size > file->size)
+	    (uint64_t)(file->header.pages - 1) * file->header.page_size >=
+		    file->size)
 		return error_set(-EBUSY, "'%s' is not complete: its header "
 					 "says %u pages, and there are %llu",
 				 db->path, file->header.pages,

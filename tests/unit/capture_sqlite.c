@@ -358,6 +358,48 @@ static void changes_made_while_nobody_looked_are_found(void **state)
 	check(w);
 }
 
+/* A backup of nothing: one page, and the file ends inside of it. */
+static void back_up_nothing(struct world *w)
+{
+	sqlite3 *from, *to;
+	sqlite3_backup *backup;
+
+	assert_int_equal(sqlite3_open_v2(w->path, &to, SQLITE_OPEN_READWRITE,
+					 "unix"),
+			 SQLITE_OK);
+	assert_int_equal(sqlite3_open("", &from), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(from, "PRAGMA page_size=1024", NULL, NULL,
+				      NULL),
+			 SQLITE_OK);
+	backup = sqlite3_backup_init(to, "main", from, "main");
+	assert_non_null(backup);
+	assert_int_equal(sqlite3_backup_step(backup, -1), SQLITE_DONE);
+	assert_int_equal(sqlite3_backup_finish(backup), SQLITE_OK);
+	(void)sqlite3_close(from);
+	(void)sqlite3_close(to);
+}
+
+static void a_page_that_the_file_ends_in_is_one(void **state)
+{
+	struct world *w = *state;
+	uint8_t page[4096];
+	int fd;
+
+	begin_mode(w, 4096, "DELETE");
+	check(w);
+	stop(w);
+	back_up_nothing(w);
+	fd = open(w->path, O_RDONLY);
+	assert_int_equal(read(fd, page, sizeof(page)), 1024);
+	(void)close(fd);
+	start(w);
+	assert_true(capture_settle(w->capture, "app.db", NULL) >= 0);
+	assert_true(chain_follow(&w->chain, w->spool));
+	assert_int_equal(w->chain.page_size, 4096);
+	assert_int_equal(w->chain.commit, 1);
+	assert_memory_equal(w->chain.image, page, 1024);
+}
+
 static void a_removed_database_is_dropped_and_its_name_comes_back(void **state)
 {
 	struct world *w = *state;
@@ -761,6 +803,7 @@ int main(void)
 		IN_WORLD(commits_gather_until_they_are_sealed),
 		IN_WORLD(after_a_clean_stop_nothing_is_sealed_again),
 		IN_WORLD(changes_made_while_nobody_looked_are_found),
+		IN_WORLD(a_page_that_the_file_ends_in_is_one),
 		IN_WORLD(a_removed_database_is_dropped_and_its_name_comes_back),
 		IN_WORLD(a_transaction_whose_journal_stays_is_not_sealed),
 		IN_WORLD(a_commit_whose_sync_failed_is_taken_back),
