@@ -493,6 +493,17 @@ static bool is_in_doubt(struct db *db)
 	return db->in_doubt;
 }
 
+void capture_distrust(struct capture *c, const char *path)
+{
+	struct db *db;
+
+	if (capture_find_or_add(c, path, &db) < 0)
+		return;
+	db_probe(db);
+	capture_wake(c);
+	capture_release(c, db);
+}
+
 int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 {
 	struct db *db;

@@ -143,6 +143,12 @@ int capture_rename(struct capture *c, int from_fd, const char *from_name,
 		   const char *to_path, unsigned flags);
 
 /*
+ * The files of this database were changed past the calls above, while nobody
+ * had them open through those: all that is known of them is doubtful.
+ */
+void capture_distrust(struct capture *c, const char *path);
+
+/*
  * Bring all that is committed now into the spool, as one batch.  1: a batch
  * was sealed; 0: nothing new.  ret_txid (may be NULL) gets the last sealed
  * TXID in both cases.  -ENOENT: no database of that path.

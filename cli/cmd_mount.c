@@ -1,9 +1,11 @@
 #include <fcntl.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/node.h"
+#include "cli/outside.h"
 #include "cli/place.h"
 #include "cli/ready.h"
 #include "cli/signals.h"
@@ -24,6 +26,7 @@ struct mount_settings {
 	enum log_level log_level;
 	int ready_fd;
 	uint64_t pending_byte;
+	bool force;
 };
 
 static const struct option mount_options[] = {
@@ -39,6 +42,9 @@ static const struct option mount_options[] = {
 	       .help = "mount there instead of over DIR"),
 	OPTION(struct mount_settings, allow_other, .name = "allow-other",
 	       .kind = OPTION_FLAG, .help = "let other users in"),
+	OPTION(struct mount_settings, force, .name = "force",
+	       .kind = OPTION_FLAG,
+	       .help = "also over a directory that is in use"),
 	OPTION(struct mount_settings, stop_timeout_ms, .name = "stop-timeout",
 	       .kind = OPTION_DURATION, .value = "DURATION", .fallback = "30s",
 	       .help = "how long an end waits for the bucket"),
@@ -159,6 +165,8 @@ static int run(const void *settings, char **operands)
 	if (s->ready_fd >= 0)
 		(void)fcntl(s->ready_fd, F_SETFD, FD_CLOEXEC);
 	rc = place_find(operands[0], s->mountpoint, operands[1], &place);
+	if (rc == 0 && strcmp(place.directory, place.mountpoint) == 0)
+		rc = outside_check(place.dirfd, s->force);
 	if (rc < 0)
 		return cli_fail(error_wrap(rc, "mounting '%s'", operands[0]));
 	rc = serve(s, &place, operands[1]);

@@ -12,6 +12,7 @@
 #include "capture/capture.h"
 #include "cli/bucket_id.h"
 #include "cli/helper.h"
+#include "cli/outside.h"
 #include "fuse/mount.h"
 #include "uploader/uploader.h"
 
@@ -197,6 +198,35 @@ static int admit(void *arg, const char *path, bool below)
 	return gate_admit(&n->gate, path, below);
 }
 
+static bool in_use(void *arg, const char *path, bool unknown)
+{
+	struct node *n = arg;
+
+	return outside_in_use(n->outside, path, unknown);
+}
+
+/* The mount stays until the thread that calls this has ended. */
+static void changed_outside(void *arg, const char *path)
+{
+	struct node *n = arg;
+	struct mount *m;
+
+	(void)pthread_mutex_lock(&n->lock);
+	m = n->mount;
+	(void)pthread_mutex_unlock(&n->lock);
+	if (m)
+		mount_forget(m, path);
+	capture_distrust(n->capture, path);
+}
+
+static const char *nth_database(void *arg, size_t i)
+{
+	struct node *n = arg;
+	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+	return i < n->n_dbs ? n->dbs[i]->path : NULL;
+}
+
 void node_init(struct node *n, const struct node_config *config)
 {
 	*n = (struct node){
@@ -265,6 +295,19 @@ static int open_helper(struct node *n)
 	return helper_new(&config, &n->helper);
 }
 
+static int open_outside(struct node *n)
+{
+	const struct outside_config config = {
+		.dirfd = n->config.dirfd,
+		.gate = &n->gate,
+		.changed = changed_outside,
+		.database = nth_database,
+		.arg = n,
+	};
+
+	return outside_new(&config, &n->outside);
+}
+
 int node_open(struct node *n)
 {
 	int rc = bucket_open(n->config.bucket, true, &n->bucket);
@@ -275,6 +318,8 @@ int node_open(struct node *n)
 		rc = open_helper(n);
 	if (rc == 0 && !atomic_load(&n->stopping))
 		rc = open_capture(n);
+	if (rc == 0 && !atomic_load(&n->stopping))
+		rc = open_outside(n);
 	if (rc < 0)
 		return rc;
 	if (atomic_load(&n->stopping))
@@ -308,6 +353,7 @@ int node_serve(struct node *n)
 		/* The rest of the time is for the bucket. */
 		.stop_timeout_ms = n->config.stop_timeout_ms / 3 * 2,
 		.admit = admit,
+		.in_use = in_use,
 		.control = node_control,
 		.arg = n,
 	};
@@ -399,6 +445,7 @@ int node_close(struct node *n)
 	int rc = 0;
 
 	node_stop(n);
+	outside_free(TAKE(n->outside));
 	unmount(n);
 	if (n->mounted)
 		rc = seal_and_send(n);

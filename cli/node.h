@@ -31,6 +31,7 @@ struct buf;
 struct capture;
 struct helper;
 struct mount;
+struct outside;
 struct spool;
 struct uploader;
 
@@ -72,6 +73,7 @@ struct node {
 	struct uploader *uploader;
 	struct helper *helper;
 	struct capture *capture;
+	struct outside *outside;
 	char temp_dir[64]; /* on the databases' own disk */
 
 	pthread_mutex_t lock; /* guards all below; held for no call */

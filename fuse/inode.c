@@ -1,6 +1,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,6 +101,14 @@ static struct inode *find_inode(struct inode_table *t, dev_t dev, ino_t ino)
 			return inode;
 	}
 	return NULL;
+}
+
+bool inode_is_open(struct inode_table *t, dev_t dev, ino_t ino)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&t->lock);
+	const struct inode *inode = find_inode(t, dev, ino);
+
+	return inode && inode->opens > 0;
 }
 
 static uint64_t name_hash(const struct inode *parent, const char *name)
@@ -374,4 +383,31 @@ int inode_child_path(struct inode_table *t, struct inode *parent,
 	if (rc == 0)
 		memmove(ret, ret + at, INODE_PATH_SIZE - at);
 	return rc;
+}
+
+void inode_known(struct inode_table *t, const char *path, uint64_t *ret_parent,
+		 const char **ret_name, uint64_t *ret_number)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&t->lock);
+	const struct inode *parent = &t->root;
+	char part[NAME_MAX + 1];
+
+	for (;;) {
+		size_t size = strcspn(path, "/");
+		const struct inode_name *n = NULL;
+
+		if (parent && size < sizeof(part)) {
+			memcpy(part, path, size);
+			part[size] = '\0';
+			n = find_name(t, parent, part);
+		}
+		if (!path[size]) {
+			*ret_parent = parent ? inode_number(t, parent) : 0;
+			*ret_number = n ? inode_number(t, n->inode) : 0;
+			*ret_name = path;
+			return;
+		}
+		parent = n ? n->inode : NULL;
+		path += size + 1;
+	}
 }

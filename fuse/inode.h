@@ -79,6 +79,9 @@ uint64_t inode_number(const struct inode_table *t, const struct inode *inode);
 int inode_add(struct inode_table *t, struct inode *parent, const char *name,
 	      int fd, struct inode **ret, struct stat *ret_stat);
 
+/* Does anybody have this file open through the mount? */
+bool inode_is_open(struct inode_table *t, dev_t dev, ino_t ino);
+
 /* The file's mode was seen or changed: is there something in setid? */
 void inode_note_mode(struct inode *inode, mode_t mode);
 
@@ -106,6 +109,13 @@ void inode_renamed(struct inode_table *t, struct inode *old_parent,
 		   struct inode_name *spare);
 struct inode_name *inode_name_new(const char *name);
 void inode_name_free(struct inode_name *n);
+
+/*
+ * The kernel's numbers for the file at path and for the directory it lies in,
+ * each 0 if the kernel has not looked it up.  ret_name is within path.
+ */
+void inode_known(struct inode_table *t, const char *path, uint64_t *ret_parent,
+		 const char **ret_name, uint64_t *ret_number);
 
 /*
  * The path below the root, without a leading slash; "" is the root.  -ENOENT:

@@ -229,6 +229,7 @@ static int allocate(const struct mount_config *config, struct mount **ret)
 		free(m->read_buffer);
 		return rc;
 	}
+	(void)pthread_mutex_init(&m->notify_lock, NULL);
 	handles_init(&m->handles, config->capture, &m->inodes);
 	*ret = TAKE(m);
 	return 0;
@@ -403,6 +404,54 @@ static int loop(struct mount *m, struct drain *d)
 	return 0;
 }
 
+static void forget_file(struct mount *m, const char *path)
+{
+	uint64_t parent, number;
+	const char *name;
+
+	inode_known(&m->inodes, path, &parent, &name, &number);
+	if (number)
+		(void)fuse_lowlevel_notify_inval_inode(m->session, number, 0,
+						       0);
+	/* Also that there is no such file is something the kernel knows. */
+	if (parent)
+		(void)fuse_lowlevel_notify_inval_entry(m->session, parent, name,
+						       strlen(name));
+}
+
+void mount_forget(struct mount *m, const char *path)
+{
+	static const char *const sides[] = {"", "-wal", "-shm", "-journal"};
+	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
+	char name[INODE_PATH_SIZE + 16];
+
+	for (int i = 0; i < 4 && !m->severed; i++) {
+		(void)snprintf(name, sizeof(name), "%s%s", path, sides[i]);
+		forget_file(m, name);
+	}
+}
+
+/*
+ * Cut the connection: whoever waits for an answer gets an error, and so does
+ * everybody from now on.  The descriptor stays, with something else behind it,
+ * because another thread may just be telling the kernel something.  That is a
+ * pipe nobody reads, which poll(2) reports as an error; libfuse takes that for
+ * a connection that somebody else has cut, and leaves the mount alone.
+ */
+static int sever(struct mount *m)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+		return error_errno("making a pipe");
+	(void)close(fds[0]);
+	(void)dup3(fds[1], fuse_session_fd(m->session), O_CLOEXEC);
+	(void)close(fds[1]);
+	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
+	m->severed = true;
+	return 0;
+}
+
 /*
  * Cut the connection, unless it is already, and remove the mount.  No worker
  * may be about to reply, because the descriptor it would write to is closed.
@@ -411,8 +460,10 @@ static void disconnect(struct mount *m)
 {
 	controls_dismiss(&m->controls);
 	workers_finish(&m->workers);
+	if (sever(m) < 0)
+		log_debug("cutting the connection", "error=%s",
+			  log_quote(error_message()));
 	fuse_session_unmount(m->session);
-	/* libfuse leaves it there if someone else has cut the connection. */
 	if (mountpoint_remove_dead(m->mountpoint) < 0)
 		log_debug("the mount stays behind", "reason=%s",
 			  log_quote(error_message()));
@@ -449,6 +500,7 @@ void mount_free(struct mount *m)
 		fuse_session_destroy(m->session);
 	handles_cleanup(&m->handles);
 	inode_table_cleanup(&m->inodes);
+	(void)pthread_mutex_destroy(&m->notify_lock);
 	fd_cleanup(&m->proc_fd);
 	fd_cleanup(&m->wake_fd);
 	free(m->mountpoint);

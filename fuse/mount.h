@@ -57,6 +57,15 @@ struct mount_config {
 	int (*admit)(void *arg, const char *path, bool below);
 
 	/*
+	 * The database at path is being opened, nobody has it open through the
+	 * mount, and a process outside writes it; or that cannot be told here
+	 * (unknown), and somebody who may wait has to find out.  True: admit()
+	 * has something to say now.  Called as admit() is.  NULL: it is not
+	 * looked for.
+	 */
+	bool (*in_use)(void *arg, const char *path, bool unknown);
+
+	/*
 	 * A request by fuse/control.h on the file or directory at path (below
 	 * the root; "" is the root).  Called in a thread of its own, may wait
 	 * long.  Its reply is text; or a negative errno, and then the sentence
@@ -98,6 +107,13 @@ void mount_stop(struct mount *m);
 
 /* Something that mount_config.admit() says may have changed.  Any thread. */
 void mount_ask_again(struct mount *m);
+
+/*
+ * The database at path was changed past the mount: the kernel is to forget what
+ * it knows of its files.  Waits for requests that are under way.  Any thread
+ * but those that call back from here.
+ */
+void mount_forget(struct mount *m, const char *path);
 
 /*
  * Unmount if still mounted, wait for calls of control, give every file back to

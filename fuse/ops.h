@@ -45,6 +45,8 @@ struct mount {
 	int wake_fd;	    /* an eventfd: makes the loop look at these: */
 	atomic_uint stops;  /* calls of mount_stop() */
 	atomic_bool cut;    /* the loop should end now */
+	pthread_mutex_t notify_lock; /* held while the kernel is told something */
+	bool severed; /* there is no connection any more; guarded by it */
 };
 
 enum {

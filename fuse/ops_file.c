@@ -6,6 +6,7 @@
 #include "capture/capture.h"
 
 #include "fuse/ops.h"
+#include "fuse/outside.h"
 
 /*
  * What of open(2)'s flags belongs to the backing file.  The kernel gives
@@ -34,6 +35,9 @@ static void op_open(fuse_req_t req, fuse_ino_t number,
 	int fd, rc;
 
 	if (!held_admits(req, &args, false, open_again))
+		return;
+	if (outside_found(m, inode) &&
+	    !held_admits(req, &args, false, open_again))
 		return;
 	fd = ops_reopen(m, inode->fd, (fi->flags & KEPT_FLAGS) | O_NONBLOCK);
 	if (fd < 0) {
