@@ -8,6 +8,12 @@ import harness
 from harness import assert_intact, assert_same_bytes, copy_at_rest, history, objects, restore, sync
 
 
+def committed(notes):
+    """The last number that a commit has returned for, or 0."""
+    complete = notes.read_text().rpartition("\n")[0] if notes.exists() else ""
+    return int(complete.rpartition("\n")[2] or 0)
+
+
 class Writer:
     """A program that commits 1, 2, 3, ... and notes each that returned."""
 
@@ -18,9 +24,7 @@ class Writer:
                                             stdin=subprocess.DEVNULL, stdout=file, stderr=errors)
 
     def committed(self):
-        """The last number that a commit has returned for, or 0."""
-        complete = self.notes.read_text().rpartition("\n")[0]
-        return int(complete.rpartition("\n")[2] or 0)
+        return committed(self.notes)
 
     def wait_for(self, number):
         harness.eventually(lambda: self.committed() >= number or self.process.poll() is not None,

@@ -242,17 +242,32 @@ class Mount:
         if kind is None:
             self.check_log()
 
-    def start(self):
-        """Start and wait until it serves; raises MountFailed if it ended."""
-        ready, ready_child = os.pipe()
+    def spawn(self, ready_child):
+        """The process, which writes to a descriptor once it serves."""
         command = [LITEBUCKET, "mount", "--ready-fd", ready_child, *self.options]
         if self.point != self.directory:
             command += ["--mountpoint", self.point]
         command += [self.directory, self.bucket.url]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 [str(part) for part in command], pass_fds=[ready_child], stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, env={**self.bucket.environment(), **self.environment})
+
+    def start_and_kill(self, seconds):
+        """Start, and SIGKILL so much later, wherever it is then."""
+        ready, ready_child = os.pipe()
+        process = self.spawn(ready_child)
+        os.close(ready_child)
+        time.sleep(seconds)
+        process.kill()
+        process.wait(STEP_SECONDS)
+        os.close(ready)
+        self.unmount()
+
+    def start(self):
+        """Start and wait until it serves; raises MountFailed if it ended."""
+        ready, ready_child = os.pipe()
+        self.process = self.spawn(ready_child)
         os.close(ready_child)
         try:
             self.wait_ready(ready)

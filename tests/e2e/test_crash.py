@@ -1,14 +1,20 @@
 """The daemon is killed in the middle of writing, and nothing is lost."""
 import random
 import re
+import signal
+import sqlite3
+import subprocess
+import sys
 import time
 
 import pytest
 
 import harness
-from crash import Writer, numbers
+from crash import Past, Writer, committed, numbers
 from harness import assert_intact, assert_same_bytes, copy_at_rest, objects, restore, sync
 from workload import JOURNALS
+
+CHURN = harness.ROOT / "tests" / "lib" / "churn.py"
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
@@ -38,43 +44,158 @@ def test_kill_in_the_middle_of_writing_loses_nothing(bucket, mount, work, soak, 
             restored.unlink()
 
 
-def named_kills():
-    """(point, pass) of every point at which a test build can be killed."""
+def named_points():
+    """Every point in the source at which a test build can be killed."""
     names = set()
-    for layer in ("ltx", "bucket", "capture", "uploader", "restorer", "fuse", "cli"):
+    for layer in ("base", "ltx", "bucket", "capture", "uploader", "restorer", "fuse", "cli"):
         for file in (harness.ROOT / layer).glob("*.c"):
             names.update(re.findall(r'\bFAILPOINT\("([^"]+)"\)', file.read_text()))
-    for name in sorted(names):
-        # The first passes of the file driver try the bucket out, before there
-        # is a mount; a base snapshot is made once.
-        if not name.startswith("bucket-file-"):
-            yield name, 1
-        if name != "snapshot-put":
-            yield name, 12
+    assert names
+    return sorted(names - ELSEWHERE.keys())
+
+
+# Points that this work never passes, and the test that does.
+ELSEWHERE = {}
+
+# How far the work gets within a second or two: a point's first passes, and later ones.
+LATEST_PASS = 20
+
+
+def killed_while_starting(data):
+    try:
+        data.start()
+    except harness.MountFailed as failure:
+        assert failure.status == -signal.SIGKILL, failure
+        return True
+    return False
+
+
+def work_until_killed(data, work, c_client, journal, point, number):
+    """Programs write until the daemon ends at a point; returns what was committed."""
+    data.environment["LITEBUCKET_FAILPOINT"] = f"{point}:kill:{number}"
+    started = not killed_while_starting(data)
+    data.environment.clear()
+    if started:
+        writer = Writer(c_client, data / "app.db", journal, work / "committed")
+        with open(work / "churn.err", "ab") as errors:
+            churn = subprocess.Popen([sys.executable, CHURN, data.point], stdin=subprocess.DEVNULL,
+                                     stderr=errors)
+        try:
+            harness.eventually(lambda: data.process.poll() is not None, 60,
+                               f"{point} is not reached {number} times")
+        finally:
+            data.kill()
+            writer.end()
+            churn.kill()
+            churn.wait()
+    data.unmount()
+    return committed(work / "committed")
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
-@pytest.mark.parametrize("point, number", named_kills())
-def test_kill_at_a_named_point_loses_nothing(file_bucket, mount, work, c_client, point, number,
-                                             journal):
-    deadly = {"LITEBUCKET_FAILPOINT": f"{point}:kill:{number}"}
-    data = mount(file_bucket, "--upload-interval", "0", environment=deadly)
+@pytest.mark.parametrize("point", named_points())
+def test_kill_at_a_named_point_loses_nothing(file_bucket, mount, work, soak, c_client, point, journal):
+    past = Past(file_bucket, work)
+    data = mount(file_bucket, "--upload-interval", "0")
     data.directory.mkdir()
-    data.start()
-    writer = Writer(c_client, data / "app.db", journal, work / "committed")
-    harness.eventually(lambda: data.process.poll() is not None, 30, f"{point} is not reached")
-    data.kill()
-    writer.end()
-    seen = objects(file_bucket)
-    acknowledged = writer.committed()
+    for round_number in range(soak(1, 50)):
+        number = random.randint(1, LATEST_PASS) if round_number else 1
+        acknowledged = work_until_killed(data, work, c_client, journal, point, number)
+        print(f"round {round_number}: pass {number}, {acknowledged} commits")
+        past.see()
+        with data:
+            for name in ("side.db", "moved.db"):
+                if (data / name).exists():
+                    check_side(file_bucket, work, data / name)
+            if (data / "app.db").exists():
+                past.check(data / "app.db", acknowledged, most=3)
+            if random.random() < 0.5:
+                data.kill()
+                data.start()
 
-    data.environment.clear()
+
+def check_side(bucket, work, database):
+    """Whatever became of it, the bucket has the same."""
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA user_version").fetchall()
+    connection.close()
+    if not database.stat().st_size:
+        return
+    sync(database)
+    restored = work / "side.restored"
+    restored.unlink(missing_ok=True)
+    restore(bucket, database.name, restored)
+    assert_same_bytes(restored, copy_at_rest(database, work / "side.expected"))
+
+
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_kill_in_the_middle_of_a_start_loses_nothing(file_bucket, mount, work, soak, c_client, journal):
+    """Kills that follow each other: the next start finds what half of one has left."""
+    past = Past(file_bucket, work)
+    data = mount(file_bucket, "--upload-interval", "20ms")
     with data:
-        sync(data / "app.db")
-        expected = copy_at_rest(data / "app.db", work / "expected")
-    restore(file_bucket, "app.db", work / "restored")
-    assert_same_bytes(work / "restored", expected)
-    assert_intact(work / "restored")
-    found = numbers(work / "restored")
-    assert found == list(range(1, len(found) + 1)) and len(found) >= acknowledged
-    assert seen.items() <= objects(file_bucket).items()
+        for _ in range(soak(2, 50)):
+            writer = Writer(c_client, data / "app.db", journal, work / "committed")
+            writer.wait_for(writer.committed() + random.randint(1, 60))
+            data.kill()
+            writer.end()
+            data.unmount()
+            for _ in range(3):
+                data.start_and_kill(random.uniform(0, 0.15))
+            data.start()
+            past.check(data / "app.db", writer.committed(), most=3)
+
+
+APPLICATION_MODES = ["delete", "truncate", "persist", "wal", "wal,full,exclusive",
+                     "delete,full,exclusive", "wal,off"]
+
+
+@pytest.mark.parametrize("daemon_too", [False, True], ids=["alone", "with-the-daemon"])
+@pytest.mark.parametrize("mode", APPLICATION_MODES)
+def test_a_killed_application_leaves_whole_transactions(
+        file_bucket, mount, work, soak, c_client, mode, daemon_too):
+    """Hot journals, also of spilled transactions, and frames in the WAL without a commit."""
+    past = Past(file_bucket, work)
+    hot = 0
+    with mount(file_bucket, "--upload-interval", "5ms") as data:
+        for _ in range(soak(3, 50)):
+            client = subprocess.Popen([c_client, data / "app.db", mode, "balance", "1000000"],
+                                      stdin=subprocess.DEVNULL)
+            time.sleep(random.uniform(0.1, 0.5))
+            assert client.poll() is None
+            if daemon_too and random.random() < 0.5:
+                data.kill()
+            client.kill()
+            client.wait()
+            if daemon_too:
+                if data.process:
+                    data.kill()
+                data.unmount()
+                hot += has_hot_journal(data.directory)
+                data.start()
+            else:
+                hot += has_hot_journal(data.directory)
+            # Whoever opens it next plays the journal back.
+            assert balance(f"file:{data / 'app.db'}") == 0
+            sync(data / "app.db")
+            expected = copy_at_rest(data / "app.db", work / "expected")
+            assert_same_bytes(past.restored(), expected)
+            assert_intact(expected)
+            past.see()
+            past.check_states(5, lambda state: balance(f"file:{state}?immutable=1") == 0)
+    print(f"{hot} hot journals or abandoned WALs")
+
+
+def has_hot_journal(directory):
+    journal, wal = directory / "app.db-journal", directory / "app.db-wal"
+    return ((journal.exists() and journal.read_bytes()[:1] == b"\xd9")
+            or (wal.exists() and wal.stat().st_size > 0))
+
+
+def balance(uri):
+    connection = sqlite3.connect(uri, uri=True, timeout=10)
+    try:
+        made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'accounts'").fetchone()
+        return connection.execute("SELECT sum(n) FROM accounts").fetchone()[0] if made else 0
+    finally:
+        connection.close()

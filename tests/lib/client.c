@@ -12,8 +12,8 @@
  *					number once its commit has returned,
  *					until something fails
  *
- * JOURNAL is a journal mode, and with ",MODE" behind it synchronous is MODE
- * instead of FULL.  rows to delete expect a table
+ * JOURNAL is a journal mode; synchronous (FULL) and the locking mode (NORMAL)
+ * may follow, with commas.  rows to delete expect a table
  * t(id INTEGER PRIMARY KEY, n INTEGER, body BLOB); balance and loop make their
  * own.
  */
@@ -123,10 +123,10 @@ static void balance(int transactions)
 
 	run("PRAGMA cache_size=10");
 	run("PRAGMA wal_autocheckpoint=50");
-	run("BEGIN; CREATE TABLE accounts("
+	run("BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS accounts("
 	    "id INTEGER PRIMARY KEY, n INTEGER, body BLOB);"
-	    "INSERT INTO accounts WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL "
-	    "SELECT i + 1 FROM c WHERE i < 60) "
+	    "INSERT OR IGNORE INTO accounts WITH RECURSIVE c(i) AS (SELECT 1 "
+	    "UNION ALL SELECT i + 1 FROM c WHERE i < 60) "
 	    "SELECT i, 0, randomblob(3000) FROM c; COMMIT");
 	add = prepare("UPDATE accounts SET n = n + ?1, body = randomblob(3000) "
 		      "WHERE id = ?2");
@@ -146,17 +146,24 @@ static void balance(int transactions)
 	check(sqlite3_finalize(add));
 }
 
-/* "wal", or with a mode of synchronous "wal,normal". */
-static void set_journal(const char *mode)
+static void set(const char *pragma, const char *value)
 {
-	const char *synchronous = strchr(mode, ',');
-	int length = synchronous ? (int)(synchronous - mode) : 64;
-	char pragma[160];
+	char text[128];
 
-	(void)snprintf(pragma, sizeof(pragma),
-		       "PRAGMA journal_mode=%.*s; PRAGMA synchronous=%s",
-		       length, mode, synchronous ? synchronous + 1 : "FULL");
-	run(pragma);
+	(void)snprintf(text, sizeof(text), "PRAGMA %s=%s", pragma, value);
+	run(text);
+}
+
+/* "wal", or "wal,normal", or "wal,normal,exclusive". */
+static void set_modes(char *text)
+{
+	char *journal = strtok(text, ","), *synchronous = strtok(NULL, ","),
+	     *locking = strtok(NULL, ",");
+
+	/* Before the first use of the database: no -shm in WAL mode. */
+	set("locking_mode", locking ? locking : "NORMAL");
+	set("journal_mode", journal);
+	set("synchronous", synchronous ? synchronous : "FULL");
 }
 
 int main(int argc, char **argv)
@@ -168,7 +175,7 @@ int main(int argc, char **argv)
 		return 2;
 	check(sqlite3_open(argv[1], &db));
 	check(sqlite3_busy_timeout(db, 10000));
-	set_journal(argv[2]);
+	set_modes(argv[2]);
 	if (strcmp(verb, "rows") == 0)
 		insert_rows(n);
 	else if (strcmp(verb, "blob") == 0)
