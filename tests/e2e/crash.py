@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 
 import harness
-from harness import assert_intact, assert_same_bytes, copy_at_rest, history, objects, restore, sync
+from harness import assert_intact, assert_same_bytes, copy_at_rest, history_points, objects, restore, sync
 
 
 def committed(notes):
@@ -84,8 +84,11 @@ class Past:
 
         At most so many of them: the last ones, where crashes leave traces.
         """
-        new = [txid for txid in history(self.bucket, self.database) if txid not in self.checked]
-        for txid in new[-most:]:
+        new = {point["txid"]: point["kind"] for point in history_points(self.bucket, self.database)
+               if point["txid"] not in self.checked}
+        for txid in list(new)[-most:]:
+            if new[txid] == "drop":
+                continue
             state = self.restored(txid)
             assert_intact(state)
             assert is_right(state), f"TXID {txid} is no committed state"

@@ -66,11 +66,16 @@ def restore(bucket, database, output, txid=None):
                       env=bucket.environment())
 
 
-def history(bucket, database):
-    """The TXIDs that can be restored, as text, in order."""
+def history_points(bucket, database):
+    """What `history` says of each TXID, in order."""
     text = litebucket("history", "--json", bucket.url_of(database),
                       env=bucket.environment()).stdout
-    return [point["txid"] for point in json.loads(text)["points"]]
+    return json.loads(text)["points"]
+
+
+def history(bucket, database):
+    """The TXIDs of a history, as text, in order."""
+    return [point["txid"] for point in history_points(bucket, database)]
 
 
 def copy_at_rest(database, output):

@@ -97,3 +97,86 @@ def test_a_state_directory_that_fails_is_nothing_to_the_application(
         assert outcomes == ["ok"] * 11
         assert check_bucket(file_bucket, work, data / "app.db") == list(range(11))
     print(data.log_text())
+
+
+def databases_told(data):
+    status = json.loads(litebucket("status", "--json", data.point).stdout)
+    return {each["path"]: each["error"] for each in status["databases"]}
+
+
+def make(data, *names):
+    for name in names:
+        connection = sqlite3.connect(data / name, isolation_level=None)
+        connection.execute("CREATE TABLE t(number, row, body)")
+        for number in range(3):
+            connection.execute("INSERT INTO t VALUES (?1, 0, randomblob(5000)), (?1, 1, ''), (?1, 2, '')",
+                               (number,))
+        connection.close()
+        sync(data / name)
+
+
+def test_a_database_that_cannot_be_read_keeps_no_other_from_being_served(file_bucket, mount, work, disk):
+    d = disk()
+    data = mount(file_bucket, "--upload-interval", "20ms", name="disk/data")
+    data.log = work / "data.log"
+    with data:
+        make(data, "bad", "good")
+        data.kill()
+        data.unmount()
+        d.fail("read", "EIO", "data/bad")
+        data.start()
+        check_bucket(file_bucket, work, data / "good")
+        data.wait_for_log("level=(warn|error) .*bad.*Input/output error")
+        harness.eventually(lambda: databases_told(data).get("bad"), 30, "status does not tell")
+        assert not databases_told(data)["good"]
+        assert d.heal()
+        assert check_bucket(file_bucket, work, data / "bad") == [0, 1, 2]
+        harness.eventually(lambda: not databases_told(data)["bad"], 30, "status goes on telling")
+
+
+def garble(path):
+    path.write_bytes(b"nonsense\n" * 20)
+
+
+def cut(path):
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+# (file of the state directory, what happens to it, does the database go on by itself?)
+STATE_DAMAGE = [
+    ("position", garble, False),
+    ("position", cut, False),
+    ("pages", garble, True),
+    ("pages", cut, True),
+    ("sealing.ltx", garble, True),
+    ("name", garble, False),
+]
+
+
+@pytest.mark.parametrize("file, damage, goes_on", STATE_DAMAGE)
+def test_damaged_state_stops_at_most_its_own_database(file_bucket, mount, work, file, damage, goes_on):
+    past = Past(file_bucket, work, "bad")
+    data = mount(file_bucket, "--upload-interval", "20ms")
+    with data:
+        make(data, "bad", "good")
+        past.see()
+        data.kill()
+        data.unmount()
+        for path in (data.directory / ".litebucket" / "db").iterdir():
+            if (path / "name").read_text() == "bad":
+                damage(path / file)
+        data.start()
+        check_bucket(file_bucket, work, data / "good")
+        if goes_on:
+            check_bucket(file_bucket, work, data / "bad")
+            assert not databases_told(data)["bad"]
+        else:
+            assert litebucket("sync", data / "bad", check=False).returncode == 1
+            assert databases_told(data)["bad"] and not databases_told(data)["good"]
+            data.wait_for_log("level=error .*bad")
+        # The application goes on in any case.
+        connection = sqlite3.connect(data / "bad", isolation_level=None)
+        connection.execute("INSERT INTO t VALUES (3, 0, ''), (3, 1, ''), (3, 2, '')")
+        connection.close()
+    past.see()

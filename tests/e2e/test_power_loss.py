@@ -3,6 +3,7 @@
 Each round kills the daemon and the writers at a random moment and drops what
 the disk was not told to keep: all of it, or some sectors of it at random.
 """
+import os
 import random
 import time
 
@@ -52,6 +53,12 @@ def power_loss(data, writer, disk, percent):
     return disk.lose(percent)
 
 
+def sync_directory(path):
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
 def rounds(count, data, disk, past, start_writer, promised, torn):
     lost = 0
     for number in range(count):
@@ -92,6 +99,8 @@ def test_a_power_loss_that_takes_names_takes_no_commit_that_was_synced(
     past = Past(file_bucket, work)
     data = mount(file_bucket, "--upload-interval", "20ms", name="disk/data")
     data.log = work / "data.log"
+    data.directory.mkdir()
+    sync_directory(d.path)
     with data:
         def start_writer():
             return Writer(c_client, data / "app.db", f"{journal},{synchronous}", work / "committed")

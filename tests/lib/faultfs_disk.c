@@ -371,12 +371,21 @@ static void bring_back(const struct naming *n, int side)
 			     n->dirs[side], n->names[side], 0);
 }
 
+/* A directory that cannot be found is lost with all that is in it. */
+static void unmake(const struct naming *n)
+{
+	if (n->directory)
+		(void)renameat(n->dirs[0], n->names[0], names.trash_fd,
+			       trash_name(++names.last_trash));
+	else
+		(void)unlinkat(n->dirs[0], n->names[0], 0);
+}
+
 static void undo(const struct naming *n)
 {
 	switch (n->kind) {
 	case MADE:
-		(void)unlinkat(n->dirs[0], n->names[0],
-			       n->directory ? AT_REMOVEDIR : 0);
+		unmake(n);
 		break;
 	case REMOVED:
 		if (n->directory)
