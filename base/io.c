@@ -148,6 +148,24 @@ int io_make_dirs(int dirfd, const char *path, unsigned mode)
 	return 0;
 }
 
+int io_make_durable_dirs(int dirfd, const char *path, unsigned mode)
+{
+	char part[PATH_MAX];
+	int rc = io_make_dirs(dirfd, path, mode);
+
+	if (rc < 0)
+		return rc;
+	(void)snprintf(part, sizeof(part), "%s", path);
+	for (;;) {
+		char *slash = strrchr(part, '/');
+
+		rc = io_sync_parent(dirfd, part);
+		if (rc < 0 || !slash || slash == part)
+			return rc;
+		*slash = '\0';
+	}
+}
+
 int64_t io_size(int fd)
 {
 	struct stat st;

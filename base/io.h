@@ -35,6 +35,9 @@ int io_sync_parent(int dirfd, const char *path);
 /* mkdir -p, each directory with this mode. */
 int io_make_dirs(int dirfd, const char *path, unsigned mode);
 
+/* The same, and all of them are still there after a power loss. */
+int io_make_durable_dirs(int dirfd, const char *path, unsigned mode);
+
 /* The size of an open file, or a negative errno. */
 int64_t io_size(int fd);
 

@@ -22,7 +22,8 @@
 
 static int open_state_dirs(struct capture *c)
 {
-	int rc = io_make_dirs(c->config.dirfd, ".litebucket/db", 0700);
+	int rc = io_make_durable_dirs(c->config.dirfd, ".litebucket/db",
+				      0700);
 
 	if (rc < 0)
 		return rc;

@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 
 #include <xxhash.h>
 
+#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -133,6 +135,36 @@ static void state_name(const char *path, char ret[33])
 		       (uint64_t)hash.high64, (uint64_t)hash.low64);
 }
 
+/* A new one must outlive a power loss: what is in it will have been sent. */
+static int name_state(struct db *db, int state_root_fd, const char *directory)
+{
+	int rc = io_sync_parent(state_root_fd, directory);
+
+	if (rc < 0)
+		return rc;
+	return io_write_atomically(db->state_fd, "name", db->path,
+				   strlen(db->path));
+}
+
+/* What another database left, copied here by hand, is not to be believed. */
+static int claim_state(struct db *db, int state_root_fd, const char *directory)
+{
+	AUTO(buf) struct buf name = BUF_INIT(PATH_MAX);
+	int rc = io_read_file(db->state_fd, "name", &name);
+
+	if (rc == -ENOENT)
+		return name_state(db, state_root_fd, directory);
+	if (rc < 0)
+		return rc;
+	if (name.size == strlen(db->path) &&
+	    memcmp(name.data, db->path, name.size) == 0)
+		return 0;
+	return error_set(-ERR_CORRUPT,
+			 "its state directory .litebucket/db/%s says that it "
+			 "is another database's; remove that directory",
+			 directory);
+}
+
 static int open_state(struct db *db, int state_root_fd)
 {
 	char name[33];
@@ -146,10 +178,7 @@ static int open_state(struct db *db, int state_root_fd)
 			      O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (db->state_fd < 0)
 		return error_errno("opening state directory '%s'", name);
-	if (faccessat(db->state_fd, "name", F_OK, 0) == 0)
-		return 0;
-	return io_write_atomically(db->state_fd, "name", db->path,
-				   strlen(db->path));
+	return claim_state(db, state_root_fd, name);
 }
 
 /* position and pages belong together, or everything is unknown. */

@@ -111,25 +111,6 @@ static int remove_leftovers(struct spool *s)
 	return rc;
 }
 
-/* Create path, and make every directory on the way stay. */
-static int make_durable_dirs(int dirfd, const char *path)
-{
-	char part[PATH_MAX];
-	int rc = io_make_dirs(dirfd, path, 0700);
-
-	if (rc < 0)
-		return rc;
-	(void)snprintf(part, sizeof(part), "%s", path);
-	for (;;) {
-		char *slash = strrchr(part, '/');
-
-		rc = io_sync_parent(dirfd, part);
-		if (rc < 0 || !slash || slash == part)
-			return rc;
-		*slash = '\0';
-	}
-}
-
 static int new_spool(int dirfd, const char *path, struct spool **ret)
 {
 	AUTO(spool) struct spool *s = calloc(1, sizeof(*s));
@@ -150,7 +131,7 @@ static int new_spool(int dirfd, const char *path, struct spool **ret)
 int spool_open(int dirfd, const char *path, struct spool **ret)
 {
 	AUTO(spool) struct spool *s = NULL;
-	int rc = make_durable_dirs(dirfd, path);
+	int rc = io_make_durable_dirs(dirfd, path, 0700);
 
 	if (rc < 0)
 		return error_wrap(rc, "making spool '%s'", path);
