@@ -104,13 +104,18 @@ void db_fail(struct db *db, const char *doing)
 	note_error(db, error);
 }
 
+/* Links, pipes, sockets and directories are no file of a database: -ENOENT. */
 static int open_backing(struct db *db, const char *suffix, int *fd)
 {
 	char path[4200];
+	struct stat st;
 
 	if (*fd >= 0)
 		return 0;
 	(void)snprintf(path, sizeof(path), "%s%s", db->path, suffix);
+	if (fstatat(db->config->dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    !S_ISREG(st.st_mode))
+		return error_set(-ENOENT, "'%s' is no regular file", path);
 	*fd = openat(db->config->dirfd, path,
 		     O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	return *fd < 0 ? error_errno("opening '%s'", path) : 0;

@@ -349,7 +349,7 @@ static int change(struct capture_file *f, const struct operation *op)
 
 	if (!db)
 		return perform(op);
-	switch (f->role) {
+	switch (atomic_load(&f->role)) {
 	case FORMAT_MAIN:
 		return op->kind == OP_TRUNCATE ? truncate_main(db, op) :
 						 change_main(db, op);
@@ -404,7 +404,7 @@ static void count_writers(struct capture_file *f, int change_by)
 	AUTO(unlock) pthread_mutex_t *held = lock(&f->capture->table_lock);
 	struct db *db = atomic_load(&f->db);
 
-	if (!db || f->role != FORMAT_MAIN)
+	if (!db || atomic_load(&f->role) != FORMAT_MAIN)
 		return;
 	(void)pthread_mutex_lock(&db->mark);
 	/* A handle from before the file got its name was never counted. */
@@ -464,7 +464,7 @@ bool capture_may_wait(struct capture_file *f, enum capture_op op,
 
 	if (!db)
 		return false;
-	switch (f->role) {
+	switch (atomic_load(&f->role)) {
 	case FORMAT_MAIN:
 		if (op == CAPTURE_TRUNCATE)
 			return true;
@@ -473,7 +473,7 @@ bool capture_may_wait(struct capture_file *f, enum capture_op op,
 	case FORMAT_JOURNAL:
 		if (op == CAPTURE_WRITE && offset >= FORMAT_JOURNAL_MAGIC_SIZE)
 			return false;
-		return file_end_may_wait(db, f->role);
+		return file_end_may_wait(db, FORMAT_JOURNAL);
 	case FORMAT_WAL:
 		if (op == CAPTURE_WRITE)
 			return offset < WAL_HEADER_SIZE ||

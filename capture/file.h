@@ -13,8 +13,8 @@
 struct capture_file {
 	struct capture *capture;
 	struct capture_file *next; /* the capture's table lock guards */
-	char *path;		   /* likewise */
-	enum format_role role;
+	char *path;		   /* likewise; "" when its name is gone */
+	_Atomic(enum format_role) role; /* of its name, which may change */
 	_Atomic(struct db *) db; /* NULL: nothing of ours, or its name is gone */
 	struct db **former;	 /* before renames: a write may still use one */
 	size_t n_former;	 /* table lock guards */

@@ -103,6 +103,9 @@ int capture_unlink(struct capture *c, int parent_fd, const char *name,
 	if (unlinkat(parent_fd, name, 0) < 0)
 		rc = -errno;
 	going_end(&going, rc == 0);
+	/* Who has it open goes on in a file that nobody else will find. */
+	if (rc == 0)
+		table_detach_files(c, path);
 	return rc;
 }
 
@@ -167,25 +170,40 @@ static bool is_directory(struct capture *c, const char *path)
 /* The open handles of from go with the file; what was at to is replaced. */
 static void follow_file(struct capture *c, const char *from, const char *to)
 {
-	struct db *db;
+	static const char *const suffixes[] = { "-journal", "-wal", "-shm" };
+	char sibling[4096];
 
 	table_detach_files(c, to);
-	if (capture_find_or_add(c, to, &db) < 0)
-		return;
-	table_move_files(c, from, to, db);
+	table_move_files(c, from, to);
+	/* Those that are named like to's own are that from now on. */
+	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++)
+		if (snprintf(sibling, sizeof(sibling), "%s%s", to,
+			     suffixes[i]) < (int)sizeof(sibling))
+			table_move_files(c, sibling, sibling);
+}
+
+static bool is_known(struct capture *c, const char *path)
+{
+	struct db *db = capture_find(c, path);
+	bool known = db && is_captured(db);
+
 	capture_release(c, db);
+	return known;
 }
 
 /*
  * A journal or WAL that is renamed to belong to another database is looked
- * for there; one that is renamed away ended where it was.
+ * for there; one that is renamed away ended where it was.  What replaced a
+ * database need not be one: then settling drops it (D11).
  */
 static void arrived(struct capture *c, const char *to)
 {
 	char base[4096];
 	enum format_role role = table_role(c, to, base);
 
-	if (role == FORMAT_MAIN)
+	if (role == FORMAT_MAIN && is_known(c, to))
+		(void)name_appeared(c, to, NULL);
+	else if (role == FORMAT_MAIN)
 		(void)table_walk(c, to, name_appeared, NULL);
 	else if (role == FORMAT_JOURNAL || role == FORMAT_WAL)
 		(void)name_appeared(c, base, NULL);
@@ -205,7 +223,7 @@ int capture_rename(struct capture *c, int from_fd, const char *from_name,
 	going_begin(c, from_path, &from);
 	if (renameat2(from_fd, from_name, to_fd, to_name, flags) < 0)
 		rc = -errno;
-	if (rc == 0 && from.role == FORMAT_MAIN && !directory)
+	if (rc == 0 && !directory)
 		follow_file(c, from_path, to_path);
 	going_end(&from, rc == 0);
 	if (rc < 0)

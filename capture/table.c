@@ -158,10 +158,16 @@ enum format_role table_role(struct capture *c, const char *path,
 	return FORMAT_MAIN;
 }
 
+static bool has_database(enum format_role role)
+{
+	return role != FORMAT_SHM && role != FORMAT_SUPER;
+}
+
 int capture_file_get(struct capture *c, const char *path,
 		     struct capture_file **ret)
 {
 	struct capture_file *f = calloc(1, sizeof(*f));
+	enum format_role role;
 	struct db *db = NULL;
 	char base[4096];
 	int rc = 0;
@@ -173,8 +179,9 @@ int capture_file_get(struct capture *c, const char *path,
 		return error_set(-ENOMEM, "out of memory");
 	}
 	f->capture = c;
-	f->role = table_role(c, path, base);
-	if (f->role != FORMAT_SHM && f->role != FORMAT_SUPER)
+	role = table_role(c, path, base);
+	atomic_store(&f->role, role);
+	if (has_database(role))
 		rc = capture_find_or_add(c, base, &db);
 	if (rc < 0) {
 		free(f->path);
@@ -214,12 +221,14 @@ void capture_file_put(struct capture_file *f)
 
 /*
  * A write that is under way keeps using the old database, so its reference
- * is kept until the end; only the bookkeeping moves.
+ * is kept until the end; only the bookkeeping moves.  to may be NULL.
  */
 static void move_writers(struct capture_file *f, struct db *from, struct db *to)
 {
 	unsigned writers;
 
+	if (!from)
+		return; /* there they were not counted */
 	(void)pthread_mutex_lock(&from->mark);
 	writers = f->writers;
 	from->writers -= writers;
@@ -248,40 +257,70 @@ static void keep_former(struct capture_file *f, struct db *db)
 	f->former[f->n_former++] = db;
 }
 
-/* to and to_db may be NULL: f is no file of ours any more. */
-static void move_file(struct capture_file *f, const char *to, struct db *to_db)
+/*
+ * The file is now known as to, with this role in to_db (NULL: none of ours);
+ * to is NULL when its name is gone.  A write that sees a part of this is of the
+ * time of the rename, after which what arrived is compared.
+ */
+static void move_file(struct capture_file *f, const char *to,
+		      enum format_role role, struct db *to_db)
 {
 	struct db *old = atomic_load(&f->db);
 	char *path = to ? strdup(to) : NULL;
 
 	if (!path)
 		to_db = NULL;
-	if (f->role == FORMAT_MAIN)
-		move_writers(f, old, to_db);
-	keep_former(f, old);
+	move_writers(f, old, role == FORMAT_MAIN ? to_db : NULL);
+	if (old)
+		keep_former(f, old);
 	if (to_db)
 		to_db->refs++;
+	atomic_store(&f->role, role);
 	atomic_store(&f->db, to_db);
 	if (path) {
 		free(f->path);
 		f->path = path;
+	} else {
+		f->path[0] = '\0';
 	}
 }
 
-void table_detach_files(struct capture *c, const char *path)
-{
-	table_move_files(c, path, NULL, NULL);
-}
-
-void table_move_files(struct capture *c, const char *from, const char *to,
-		      struct db *to_db)
+static bool is_open(struct capture *c, const char *path)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&c->table_lock);
 
 	for (struct capture_file *f = c->files; f; f = f->next)
-		if (atomic_load(&f->db) && f->role == FORMAT_MAIN &&
-		    strcmp(f->path, from) == 0)
-			move_file(f, to, to_db);
+		if (strcmp(f->path, path) == 0)
+			return true;
+	return false;
+}
+
+void table_detach_files(struct capture *c, const char *path)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->table_lock);
+
+	for (struct capture_file *f = c->files; f; f = f->next)
+		if (strcmp(f->path, path) == 0)
+			move_file(f, NULL, FORMAT_SUPER, NULL);
+}
+
+void table_move_files(struct capture *c, const char *from, const char *to)
+{
+	struct db *db = NULL;
+	enum format_role role;
+	char base[4096];
+
+	if (!is_open(c, from))
+		return;
+	role = table_role(c, to, base);
+	if (has_database(role) && capture_find_or_add(c, base, &db) < 0)
+		db = NULL;
+	(void)pthread_mutex_lock(&c->table_lock);
+	for (struct capture_file *f = c->files; f; f = f->next)
+		if (strcmp(f->path, from) == 0)
+			move_file(f, to, role, db);
+	(void)pthread_mutex_unlock(&c->table_lock);
+	capture_release(c, db);
 }
 
 /* The path below directory from of a file of ours, as it is below to. */
@@ -291,8 +330,7 @@ static struct capture_file *find_below(struct capture *c, const char *from,
 	size_t length = strlen(from);
 
 	for (struct capture_file *f = c->files; f; f = f->next) {
-		if (!atomic_load(&f->db) ||
-		    strncmp(f->path, from, length) != 0 ||
+		if (strncmp(f->path, from, length) != 0 ||
 		    f->path[length] != '/')
 			continue;
 		if (snprintf(ret_path, 4096, "%s%s", to, f->path + length) >=
@@ -309,19 +347,21 @@ static bool move_one_below(struct capture *c, const char *from, const char *to)
 	char path[4096], base[4096], now[4096];
 	struct capture_file *f;
 	struct db *db = NULL;
+	enum format_role role;
 
 	(void)pthread_mutex_lock(&c->table_lock);
 	f = find_below(c, from, to, path);
 	(void)pthread_mutex_unlock(&c->table_lock);
 	if (!f)
 		return false;
-	(void)table_role(c, path, base);
-	if (path[0] && capture_find_or_add(c, base, &db) < 0)
+	role = table_role(c, path, base);
+	if (path[0] && has_database(role) &&
+	    capture_find_or_add(c, base, &db) < 0)
 		db = NULL;
 	(void)pthread_mutex_lock(&c->table_lock);
 	/* Another is the first if this one was closed meanwhile. */
 	if (find_below(c, from, to, now) == f && strcmp(now, path) == 0)
-		move_file(f, db ? path : NULL, db);
+		move_file(f, path[0] ? path : NULL, role, db);
 	(void)pthread_mutex_unlock(&c->table_lock);
 	capture_release(c, db);
 	return true;

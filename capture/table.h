@@ -43,12 +43,15 @@ struct capture {
 int table_all(struct capture *c, struct db ***ret, size_t *ret_n);
 void table_release_all(struct capture *c, struct db **all, size_t n);
 
-/* The main file of this database is no longer behind this name. */
+/* The file that was open under this name has it no more. */
 void table_detach_files(struct capture *c, const char *path);
 
-/* The file open under from is to be known as to's database from now on. */
-void table_move_files(struct capture *c, const char *from, const char *to,
-		      struct db *to_db);
+/*
+ * The file open under from is known as to from now on, and is what that name
+ * makes of it: a database, another one's journal, or nothing of ours.  from and
+ * to may be the same, when what the name says has changed.
+ */
+void table_move_files(struct capture *c, const char *from, const char *to);
 
 /* All open files below directory from, whatever they are, are now below to. */
 void table_move_below(struct capture *c, const char *from, const char *to);

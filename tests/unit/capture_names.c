@@ -198,6 +198,51 @@ static void a_database_in_use_is_followed_when_its_directory_moves(void **state)
 	}
 }
 
+static void commits_to_a_wal_that_was_renamed_first_are_captured(void **state)
+{
+	struct world *w = *state;
+
+	open_db(w, "capture");
+	sql(w, "PRAGMA journal_mode=WAL; CREATE TABLE t (a);"
+	       "INSERT INTO t VALUES (randomblob(9000))");
+	check(w);
+	/* Alone it is named like a database, until there is one it belongs to. */
+	rename_to(w, "app.db-wal", "new.db-wal");
+	rename_to(w, "app.db", "new.db");
+	strcpy(w->name, "new.db");
+	w->spool = NULL;
+	chain_clear(&w->chain);
+	for (int i = 0; i < 3; i++) {
+		sql(w, "INSERT INTO t VALUES (randomblob(9000))");
+		check(w);
+	}
+}
+
+/* SQLite does so when it is not told: it has a handle and needs no name. */
+static void commits_to_a_wal_that_was_removed_change_nothing_here(void **state)
+{
+	struct world *w = *state;
+	uint64_t before, after;
+
+	open_db(w, "capture");
+	sql(w, "PRAGMA journal_mode=WAL; CREATE TABLE t (a);"
+	       "INSERT INTO t VALUES (randomblob(9000));"
+	       "PRAGMA wal_checkpoint");
+	check(w);
+	remove_name(w, "app.db-wal");
+	check(w);
+	assert_true(capture_settle(w->capture, "app.db", &before) >= 0);
+	sql(w, "INSERT INTO t VALUES (randomblob(9000))");
+	check(w);
+	assert_true(capture_settle(w->capture, "app.db", &after) >= 0);
+	assert_int_equal(after, before);
+	/* And then it does write them into the database. */
+	sql(w, "PRAGMA wal_checkpoint");
+	check(w);
+	assert_true(capture_settle(w->capture, "app.db", &after) >= 0);
+	assert_true(after > before);
+}
+
 static void a_backup_copied_over_a_removed_hot_database_is_captured(
 	void **state)
 {
@@ -324,6 +369,66 @@ static void a_journal_with_a_super_journal_is_left_to_the_application(
 	check(w);
 }
 
+static void make_text(struct world *w, const char *name)
+{
+	int fd = openat(w->dirfd, name, O_WRONLY | O_CREAT, 0600);
+
+	for (int i = 0; i < 1000; i++)
+		assert_int_equal(write(fd, "no database ", 12), 12);
+	(void)close(fd);
+}
+
+static void make_link(struct world *w, const char *name)
+{
+	assert_int_equal(symlinkat("a", w->dirfd, name), 0);
+}
+
+static void make_pipe(struct world *w, const char *name)
+{
+	assert_int_equal(mkfifoat(w->dirfd, name, 0600), 0);
+}
+
+static void make_socket(struct world *w, const char *name)
+{
+	assert_int_equal(mknodat(w->dirfd, name, S_IFSOCK | 0600, 0), 0);
+}
+
+static void wait_for_drop(struct world *w)
+{
+	int64_t until = clock_monotonic_ms() + 5000;
+
+	while (!w->chain.dropped && clock_monotonic_ms() < until) {
+		clock_sleep_ms(5);
+		assert_true(chain_follow(&w->chain, w->spool));
+	}
+	assert_true(w->chain.dropped);
+}
+
+static void a_database_that_is_replaced_by_something_else_is_dropped(
+	void **state)
+{
+	void (*const make[])(struct world *, const char *) = {
+		make_text, make_link, make_pipe, make_socket,
+	};
+	struct world *w = *state;
+
+	for (size_t i = 0; i < sizeof(make) / sizeof(make[0]); i++) {
+		open_db(w, "capture");
+		sql(w, i % 2 ? "PRAGMA journal_mode=WAL" :
+			       "PRAGMA journal_mode=DELETE");
+		sql(w, "CREATE TABLE t (a);"
+		       "INSERT INTO t VALUES (randomblob(9000))");
+		check(w);
+		assert_false(w->chain.dropped);
+		(void)sqlite3_close(w->db);
+		w->db = NULL;
+		make[i](w, "else");
+		rename_to(w, "else", "app.db");
+		wait_for_drop(w);
+		assert_int_equal(unlinkat(w->dirfd, "app.db", 0), 0);
+	}
+}
+
 static void a_database_that_went_or_changed_unseen_is_dropped(void **state)
 {
 	struct world *w = *state;
@@ -354,6 +459,15 @@ static void a_database_that_went_or_changed_unseen_is_dropped(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(
+			commits_to_a_wal_that_was_renamed_first_are_captured,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			commits_to_a_wal_that_was_removed_change_nothing_here,
+			set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_database_that_is_replaced_by_something_else_is_dropped,
+			set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			a_database_in_use_is_followed_when_its_directory_moves,
 			set_up, tear_down),
