@@ -13,6 +13,9 @@
  */
 enum { DB_MAX = 767 };
 
+/* What an error shows of a name, in bytes. */
+enum { SHOWN_MAX = 200 };
+
 static bool is_plain(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
@@ -70,6 +73,27 @@ static int escape_component(const char *component, size_t length, char *out,
 	return (int)n;
 }
 
+/* How much of a long name a sentence shows: no character is cut in two. */
+static int shown_length(const char *path)
+{
+	size_t n = strlen(path);
+
+	if (n <= SHOWN_MAX)
+		return (int)n;
+	n = SHOWN_MAX;
+	while (n > 0 && ((unsigned char)path[n] & 0xc0) == 0x80)
+		n--;
+	return (int)n;
+}
+
+static int name_too_long(const char *path)
+{
+	return error_set(-ENAMETOOLONG,
+			 "the name '%.*s%s' is too long for keys in a bucket",
+			 shown_length(path), path,
+			 strlen(path) > SHOWN_MAX ? "..." : "");
+}
+
 int archive_escape(const char *path, char ret[BUCKET_KEY_MAX])
 {
 	char db[DB_MAX + 1];
@@ -84,17 +108,13 @@ int archive_escape(const char *path, char ret[BUCKET_KEY_MAX])
 					 "database below a directory", path);
 		used = escape_component(p, length, db + n, DB_MAX - n);
 		if (used < 0)
-			return error_set(used, "the name '%.200s%s' is too "
-					 "long for keys in a bucket", path,
-					 strlen(path) > 200 ? "..." : "");
+			return name_too_long(path);
 		n += (size_t)used;
 		p += length;
 		if (*p == '\0')
 			break;
 		if (n + 1 >= DB_MAX)
-			return error_set(-ENAMETOOLONG, "the name '%.200s...' "
-					 "is too long for keys in a bucket",
-					 path);
+			return name_too_long(path);
 		db[n++] = '/';
 		p++;
 	}
