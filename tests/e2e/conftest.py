@@ -14,6 +14,7 @@ import sys
 
 import pytest
 
+import every_way
 import faults
 import harness
 
@@ -23,6 +24,19 @@ sys.path.insert(0, str(harness.ROOT / "tests" / "lib"))
 def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="a tenth of the long counts")
     parser.addoption("--soak", action="store_true", help="the long counts")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "more: only with --all or --soak")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tables are long; tests/run takes of them what is unlike the rest."""
+    if config.getoption("--all") or config.getoption("--soak"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("more")]
+    items[:] = [item for item in items if item not in set(left_out)]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def required(what):
@@ -107,6 +121,30 @@ def mount(work):
     yield make
     for made in started:
         made.unmount()
+
+
+@pytest.fixture(scope="module")
+def table_mount(tmp_path_factory):
+    """One mount for all stories of a table; each has names of its own."""
+    work = tmp_path_factory.mktemp("table")
+    (work / "bucket").mkdir()
+    made = harness.Mount(harness.FileBucket(work / "bucket"), work / "data", work / "log",
+                         "--upload-interval", "50ms", limit_seconds=3600)
+    with made:
+        yield made
+    shutil.rmtree(work, ignore_errors=True)
+
+
+story_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def story(table_mount, tmp_path):
+    """A new database's story; told and checked by the test."""
+    told = every_way.Story(table_mount, tmp_path / "copies", f"story-{next(story_numbers)}.db")
+    yield told
+    told.close_all()
+    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

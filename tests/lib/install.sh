@@ -16,7 +16,7 @@ build=(
 )
 check=(
 	clang libclang-rt-dev libcmocka-dev libs3-dev
-	git python3 python3-pytest curl procps util-linux mount groff-base
+	git python3 python3-pytest curl procps util-linux mount groff-base rsync
 )
 s3=(radosgw ceph-mon ceph-osd ceph-common)
 
