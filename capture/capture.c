@@ -134,7 +134,8 @@ void db_probe(struct db *db)
 		(void)pthread_mutex_lock(&db->mark);
 		db->dirty.all = true;
 		(void)pthread_mutex_unlock(&db->mark);
-		atomic_store(&db->resting, true);
+		if (!atomic_exchange(&db->resting, true))
+			atomic_store(&db->resting_ms, clock_monotonic_ms());
 	}
 	db_close_files(db);
 }

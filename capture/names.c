@@ -134,6 +134,8 @@ static int name_appeared(struct capture *c, const char *path, void *arg)
 	db_probe(db);
 	db_mark_all(db);
 	db_write_bare(db);
+	/* It may have been resting already, and nobody told. */
+	capture_wake(c);
 	capture_release(c, db);
 	return 0;
 }

@@ -207,11 +207,10 @@ static void commits_to_a_wal_that_was_renamed_first_are_captured(void **state)
 	       "INSERT INTO t VALUES (randomblob(9000))");
 	check(w);
 	/* Alone it is named like a database, until there is one it belongs to. */
+	strcpy(w->name, "new.db");
+	chain_clear(&w->chain);
 	rename_to(w, "app.db-wal", "new.db-wal");
 	rename_to(w, "app.db", "new.db");
-	strcpy(w->name, "new.db");
-	w->spool = NULL;
-	chain_clear(&w->chain);
 	for (int i = 0; i < 3; i++) {
 		sql(w, "INSERT INTO t VALUES (randomblob(9000))");
 		check(w);
