@@ -2,6 +2,7 @@
 import os
 import pathlib
 import random
+import select
 import subprocess
 
 import harness
@@ -78,6 +79,8 @@ class LazyDisk:
                           '[cache.simple]\ncustom_size="1gb"\nblocks_per_page=1\n')
         os.mkfifo(self.fifo)
         os.mkfifo(self.done)
+        # It opens this once, and so do we.
+        self.answers = os.open(self.done, os.O_RDONLY | os.O_NONBLOCK)
         with open(work / f"{name}.lazyfs.log", "wb") as log:
             self.process = subprocess.Popen(
                 [program, self.path, "--config-path", config, "-o", "allow_other",
@@ -89,12 +92,13 @@ class LazyDisk:
         assert percent == 0, "LazyFS loses all or nothing"
         with open(self.fifo, "w", encoding="ascii") as fifo:
             fifo.write("lazyfs::clear-cache\n")
-        with open(self.done, encoding="ascii") as done:
-            done.readline()
+        readable, _, _ = select.select([self.answers], [], [], harness.STEP_SECONDS)
+        assert readable and os.read(self.answers, 4096), "LazyFS does not answer"
         return 1
 
     def end(self):
         Disk.end(self)
+        os.close(self.answers)
 
 
 def make_disk(program, work, name="disk"):

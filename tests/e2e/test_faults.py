@@ -4,6 +4,7 @@ The same program runs on a disk that fails (tests/lib/faultfs.c), directly and
 through the mount, with the same faults.
 """
 import json
+import os
 import sqlite3
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 
 import harness
 from crash import Past
-from harness import assert_intact, assert_same_bytes, copy_at_rest, litebucket, restore, sync
+from harness import assert_intact, assert_same_bytes, copy_at_rest, litebucket, objects, sync
 
 CLIENT = harness.ROOT / "tests" / "lib" / "faulty_client.py"
 
@@ -58,6 +59,7 @@ def check_bucket(bucket, work, database, most=EVER):
     expected = copy_at_rest(database, work / "expected")
     assert_intact(expected)
     past = Past(bucket, work, database.name)
+    past.see()
     assert_same_bytes(past.restored(), expected)
     past.check_states(most, lambda state: transactions(state) is not None)
     return transactions(expected)
@@ -96,7 +98,10 @@ def test_a_state_directory_that_fails_is_nothing_to_the_application(
                               [(operations, error, "", 0, EVER)])
         assert outcomes == ["ok"] * 11
         assert check_bucket(file_bucket, work, data / "app.db") == list(range(11))
-    print(data.log_text())
+    # One line when it began, one when it was over.
+    lines = [line for line in data.log_text().splitlines() if "db=app.db" in line]
+    assert len([line for line in lines if "level=info" not in line]) == 1, lines
+    assert len(lines) == 2 and "uploading again" in lines[-1], lines
 
 
 def databases_told(data):
@@ -180,3 +185,44 @@ def test_damaged_state_stops_at_most_its_own_database(file_bucket, mount, work, 
         connection.execute("INSERT INTO t VALUES (3, 0, ''), (3, 1, ''), (3, 2, '')")
         connection.close()
     past.see()
+
+
+def spool_files(directory):
+    """Database to its files in the spool."""
+    return {(state / "name").read_text(): sorted((state / "spool").glob("*.ltx"))
+            for state in (directory / ".litebucket" / "db").iterdir()}
+
+
+def test_a_torn_batch_in_the_spool_is_never_sent(mount, work, soak, disk):
+    """Cut at each multiple of 512: its database stops, and says so; no other does."""
+    d = disk()
+    (d.path / "bucket").mkdir()
+    bucket = harness.FileBucket(d.path / "bucket")
+    names = [f"torn-{number}" for number in range(soak(6, 40))]
+    data = mount(bucket, "--upload-interval", "0", mountpoint=work / "mnt")
+    with data:
+        make(data, *names, "good")
+        d.fail("create,write,grow", "EIO", "bucket/*")
+        for name in (*names, "good"):
+            connection = sqlite3.connect(data / name, isolation_level=None)
+            connection.execute("INSERT INTO t VALUES (3, 0, randomblob(15000)), (3, 1, ''), (3, 2, '')")
+            connection.close()
+        harness.eventually(lambda: all(spool_files(data.directory).values()), 60,
+                           lambda: f"not in the spool: {spool_files(data.directory)}")
+        data.kill()
+        data.unmount()
+        for number, name in enumerate(names):
+            batch = spool_files(data.directory)[name][-1]
+            os.truncate(batch, number * 512 % batch.stat().st_size)
+        d.heal()
+        before = objects(bucket)
+        data.start()
+        assert check_bucket(bucket, work, data / "good") == [0, 1, 2, 3]
+        for name in names:
+            assert litebucket("sync", data / name, check=False).returncode == 1
+            assert databases_told(data)[name]
+            data.wait_for_log(f"level=error .*{name}")
+            restored = Past(bucket, work, name).restored()
+            assert transactions(restored) == [0, 1, 2]
+        assert before.items() <= objects(bucket).items()
+        data.kill()
