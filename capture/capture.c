@@ -64,6 +64,34 @@ static int take_clean_mark(struct capture *c)
 	return io_sync_parent(c->state_fd, "clean");
 }
 
+const char *capture_boot(const struct capture *c)
+{
+	return c->boot;
+}
+
+/* Tests cannot boot the machine. */
+static const char *pretended_boot(void)
+{
+#ifdef LITEBUCKET_FAILPOINTS
+	return getenv("LITEBUCKET_BOOT");
+#else
+	return NULL;
+#endif
+}
+
+static void find_boot(struct capture *c)
+{
+	AUTO(buf) struct buf text = BUF_INIT(256);
+	const char *id = pretended_boot();
+
+	if (!id && io_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id",
+				&text) == 0)
+		id = text.data;
+	if (id)
+		(void)snprintf(c->boot, sizeof(c->boot), "%.*s",
+			       (int)strcspn(id, "\n"), id);
+}
+
 static int64_t nanoseconds(struct timespec t)
 {
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
@@ -143,8 +171,12 @@ void db_probe(struct db *db)
 /* Lock held.  A page is read only by the settling thread, later. */
 static int take_up_state_of(struct capture *c, struct db *db)
 {
-	int rc = capture_attach(db);
+	int rc = 0;
 
+	if (!atomic_exchange(&db->held, false))
+		rc = capture_attach(db); /* nobody has looked at its state */
+	else
+		db_announce(db);
 	if (rc < 0 || db->position.page_size == 0)
 		return rc;
 	if (!is_as_left(c, db)) {
@@ -158,8 +190,8 @@ static int take_up_state_of(struct capture *c, struct db *db)
 	return db_pull(db);
 }
 
-/* Nobody uses the directory yet. */
-static int take_up_quietly(struct capture *c, struct db *db)
+/* What is there?  Its state is read, and nobody is told. */
+static int find(struct capture *c, struct db *db, struct capture_found *ret)
 {
 	int rc = recover_journal(c, db->path);
 
@@ -167,24 +199,74 @@ static int take_up_quietly(struct capture *c, struct db *db)
 		return rc;
 	db_probe(db);
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+	rc = capture_attach(db);
+	if (rc < 0)
+		return rc;
+	*ret = (struct capture_found){
+		.path = db->path,
+		.spool = db->spool,
+		.txid = db->position.txid,
+		.dbsum = db->position.dbsum,
+		.behind = db->position.page_size && c->run == 0 &&
+			  db_is_behind(db),
+	};
+	return 0;
+}
+
+/* Nobody uses the database yet. */
+static int take_up_quietly(struct capture *c, struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
 	return take_up_state_of(c, db);
+}
+
+/* One bad database does not keep the others. */
+static void fail_to_take_up(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	db_fail(db, "taking up the database");
 }
 
 static int take_up(struct capture *c, const char *path, void *arg)
 {
+	struct capture_found found;
 	struct db *db;
 	int rc = capture_find_or_add(c, path, &db);
 
 	if (rc < 0)
 		return rc;
-	rc = take_up_quietly(c, db);
-	if (rc < 0) {
-		(void)pthread_mutex_lock(&db->lock);
-		db_fail(db, "taking up the database");
-		(void)pthread_mutex_unlock(&db->lock);
-	}
+	atomic_store(&db->held, true);
+	rc = find(c, db, &found);
+	if (rc < 0)
+		atomic_store(&db->held, false);
+	else if (c->config.found && c->config.found(c->config.arg, &found))
+		return 0; /* capture_let_go() gives the reference back */
+	else
+		rc = take_up_quietly(c, db);
+	if (rc < 0)
+		fail_to_take_up(db);
 	capture_release(c, db);
 	return 0;
+}
+
+int capture_let_go(struct capture *c, const char *path)
+{
+	struct db *db = capture_find(c, path);
+	int rc;
+
+	if (!db || !atomic_load(&db->held)) {
+		capture_release(c, db);
+		return error_set(-ENOENT, "'%s' is not held", path);
+	}
+	rc = take_up_quietly(c, db);
+	if (rc < 0)
+		fail_to_take_up(db);
+	capture_release(c, db);
+	capture_release(c, db); /* take_up()'s */
+	capture_wake(c);
+	return rc;
 }
 
 /*
@@ -378,6 +460,7 @@ int capture_open(const struct capture_config *config, struct capture **ret)
 	c->config = *config;
 	c->state_fd = c->state_root_fd = c->lock_fd = -1;
 	init_locks(c);
+	find_boot(c);
 	rc = open_state_dirs(c);
 	if (rc == 0)
 		rc = take_clean_mark(c);
@@ -416,7 +499,7 @@ static void leave(struct capture *c, struct db *db)
 
 	int64_t until = clock_monotonic_ms() + LEAVE_MS;
 
-	if (!has_state(db))
+	if (!has_state(db) || atomic_load(&db->held))
 		return;
 	while (db_settle(db, true) == 1 && clock_monotonic_ms() < until)
 		;
@@ -531,8 +614,11 @@ int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 /* 1: there is more to do. */
 static int settle_and_seal(struct db *db)
 {
-	int rc = db_settle(db, true);
+	int rc;
 
+	if (atomic_load(&db->held))
+		return false; /* the next mount decides about it */
+	rc = db_settle(db, true);
 	if (rc == 0)
 		rc = db_seal(db, NULL);
 	if (rc < 0)
@@ -597,7 +683,7 @@ static bool get_status(struct db *db, struct capture_status *ret)
 	get_waits(db, ret);
 	ret->dropped = db->position.dropped && db->page_size == 0;
 	(void)snprintf(ret->error, sizeof(ret->error), "%s", db->error);
-	return db->spool || db->error[0];
+	return (db->spool && !atomic_load(&db->held)) || db->error[0];
 }
 
 static int compare_paths(const void *a, const void *b)

@@ -43,8 +43,30 @@ struct capture;
 struct capture_file;
 struct spool;
 
+/* A database, as it is found by capture_open(). */
+struct capture_found {
+	const char *path;
+	struct spool *spool;	/* capture's */
+	uint64_t txid;		/* the last sealed; 0: it was never seen here */
+	uint64_t dbsum;		/* after that; 0: not known */
+	/*
+	 * Power was lost, and the files are older than txid (D20): they are to
+	 * be rolled forward to it, from spool and bucket (R11).
+	 */
+	bool behind;
+};
+
 struct capture_config {
 	int dirfd; /* the backing directory; stays the caller's */
+
+	/*
+	 * May the database be taken up?  True: not yet; it is held, and nothing
+	 * is done with it until capture_let_go().  It should not be opened, or
+	 * lose its name, meanwhile.  From capture_open() alone; a database that
+	 * appears later was made by somebody who saw what there is.  NULL: all
+	 * may.
+	 */
+	bool (*found)(void *arg, const struct capture_found *found);
 
 	/*
 	 * A database is there: from capture_open(), or later when one is
@@ -169,6 +191,60 @@ int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid);
  * be compared is until then (monotonic), and else by the next mount.
  */
 void capture_settle_all(struct capture *c, int64_t until_ms);
+
+/*
+ * Databases that are held
+ * -----------------------
+ * Whoever holds a database finds out which state of its log the files are, and
+ * has them, or what is known of them, made to fit, before it lets go.  One
+ * thread per database; they may be on their way at the same time.
+ */
+
+/* A state of a database, as a log has it. */
+struct capture_state {
+	uint64_t txid;
+	uint64_t dbsum;	       /* 0: not known */
+	uint32_t page_size, commit;
+	int64_t timestamp_ms;
+	bool dropped;	       /* the log has ended; what is there is a new one */
+};
+
+/*
+ * Read the files, WAL included: page_size, commit and dbsum of ret.
+ * -ENOENT, -ERR_NO_DATABASE: there is no database (any more).
+ */
+int capture_look(struct capture *c, const char *path,
+		 struct capture_state *ret);
+
+/*
+ * The log's last state is this one, and the next batch follows it.  If the
+ * files hold just that, nothing else is to be sent; otherwise the next batch
+ * has all pages.  What is in the spool is set aside, unless the state is the
+ * one that was last sealed here.
+ */
+int capture_adopt(struct capture *c, const char *path,
+		  const struct capture_state *state);
+
+/*
+ * Put the file name in dirfd (of the same file system), which holds this state,
+ * in the database's place, and adopt the state.  Before anything changes, the
+ * files that were there get second names in a directory of their own,
+ * .litebucket/aside/<...>, and so does what is in the spool.  A crash leaves
+ * all old, or is finished by the next capture_open().
+ */
+int capture_replace(struct capture *c, const char *path, int dirfd,
+		    const char *name, const struct capture_state *state);
+
+/* Take the database up, as capture_open() would have. */
+int capture_let_go(struct capture *c, const char *path);
+
+/*
+ * Call fn for each directory below .litebucket/aside, with its name and the
+ * path of the database; non-zero stops and is returned.
+ */
+int capture_each_aside(struct capture *c,
+		       int (*fn)(const char *name, const char *path, void *arg),
+		       void *arg);
 
 struct capture_status {
 	char path[4096];

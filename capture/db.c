@@ -191,7 +191,8 @@ static int check_pages(struct db *db)
 {
 	uint64_t sum = pages_sum(db->pages, db->position.commit);
 
-	if (db->position.page_size == 0 || sum == db->position.dbsum)
+	if (db->position.page_size == 0 || sum == db->position.dbsum ||
+	    pages_count(db->pages) == 0)
 		return 0;
 	log_warn("page hashes do not fit; comparing and sending every page",
 		 "db=%s", log_quote(db->path));
@@ -200,8 +201,11 @@ static int check_pages(struct db *db)
 
 static int take_up_state(struct db *db)
 {
-	int rc = position_load(db->state_fd, "position", &db->position);
+	int rc = db_recover_adopting(db);
 
+	if (rc < 0)
+		return rc;
+	rc = position_load(db->state_fd, "position", &db->position);
 	if (rc < 0 && rc != -ENOENT)
 		return rc;
 	rc = pages_open(db->state_fd, "pages", &db->pages);
@@ -244,16 +248,27 @@ int db_attach(struct db *db, int state_root_fd)
 	if (rc == 0)
 		rc = take_up_state(db);
 	if (rc < 0) {
-		pages_free(TAKE(db->pages));
-		spool_free(TAKE(db->spool));
-		fd_cleanup(&db->state_fd);
-		db->state_fd = -1;
+		db_detach(db);
 		return error_wrap(rc, "taking up the state of '%s'", db->path);
 	}
+	if (!atomic_load(&db->held))
+		db_announce(db);
+	return 0;
+}
+
+void db_announce(struct db *db)
+{
 	if (db->config->appeared)
 		db->config->appeared(db->config->arg, db->path, db->spool,
 				     confirmed_txid(db));
-	return 0;
+}
+
+void db_detach(struct db *db)
+{
+	pages_free(TAKE(db->pages));
+	spool_free(TAKE(db->spool));
+	fd_cleanup(&db->state_fd);
+	db->state_fd = -1;
 }
 
 uint64_t db_known(const struct db *db, uint32_t pgno)

@@ -169,6 +169,12 @@ struct db {
 	struct ltx_header header; /* to be sealed before anything else */
 	bool adopt; /* position is ahead of the spool: the file is to be renamed */
 
+	/*
+	 * Found at the start, and not taken up (capture_config.found): nothing
+	 * is settled, sealed or told.  Cleared by capture_let_go(), once.
+	 */
+	atomic_bool held;
+
 	pthread_mutex_t lock;
 
 	/* Guarded by lock. */
@@ -233,6 +239,13 @@ void db_free(struct db *db);
 int db_attach(struct db *db, int state_root_fd);
 
 /*
+ * The state directory is there, and its content is read, but nobody was told:
+ * db_announce() does.  Lock held.  db_detach() undoes db_attach().
+ */
+void db_announce(struct db *db);
+void db_detach(struct db *db);
+
+/*
  * Remember why it is not captured, and log it once; have it compared.  Lock
  * held.  db_trouble: what was known stays so, and it is enough to try again.
  */
@@ -287,6 +300,9 @@ void db_let_rest(struct db *db);
 /* db_attach() below this capture's state directory.  Lock held. */
 int capture_attach(struct db *db);
 
+/* Which boot of the machine this is; "" if that is not known. */
+const char *capture_boot(const struct capture *c);
+
 /* Have db_settle() tried when it is due.  Any locks. */
 void capture_wake(struct capture *c);
 
@@ -304,6 +320,20 @@ void db_probe(struct db *db);
 
 /* Only whether the journal is live. */
 void db_probe_journal(struct db *db);
+
+/* ----------------------------------------------------------- adopt.c */
+
+/*
+ * Finish what a crash interrupted in capture_adopt() or capture_replace().
+ * Called before the state is read.  Lock held; state_fd is open.
+ */
+int db_recover_adopting(struct db *db);
+
+/*
+ * After an unclean stop, in another boot: are the files older than position
+ * says?  Lock held.
+ */
+bool db_is_behind(struct db *db);
 
 /* ----------------------------------------------------------- dirty.c */
 

@@ -57,6 +57,45 @@ static int check_size(uint64_t page_size, uint64_t commit)
 	return 0;
 }
 
+/* Of a key that earlier versions did not write: value stays as it is. */
+static void optional(const char *text, const char *key, uint64_t *value)
+{
+	(void)field(text, key, 10, value);
+}
+
+/* The text behind "key=", up to the end of the line, if it fits. */
+static void word(const char *text, const char *key, char *ret, size_t size)
+{
+	size_t length = strlen(key);
+
+	for (const char *line = text; line && *line;
+	     line = strchr(line, '\n'), line = line ? line + 1 : NULL) {
+		size_t n;
+
+		if (strncmp(line, key, length) != 0 || line[length] != '=')
+			continue;
+		line += length + 1;
+		n = strcspn(line, "\n");
+		if (n < size)
+			(void)snprintf(ret, size, "%.*s", (int)n, line);
+		return;
+	}
+}
+
+static void parse_whereabouts(const char *text, struct position *ret)
+{
+	uint64_t counter = 0, salt1 = 0, salt2 = 0;
+
+	word(text, "boot", ret->boot, sizeof(ret->boot));
+	optional(text, "change-counter", &counter);
+	optional(text, "wal-salt-1", &salt1);
+	optional(text, "wal-salt-2", &salt2);
+	optional(text, "wal-end", &ret->wal_end);
+	ret->change_counter = (uint32_t)counter;
+	ret->wal_salt[0] = (uint32_t)salt1;
+	ret->wal_salt[1] = (uint32_t)salt2;
+}
+
 static int parse(const char *text, struct position *ret)
 {
 	uint64_t page_size, commit, dropped, time, mtime, ctime,
@@ -97,6 +136,7 @@ static int parse(const char *text, struct position *ret)
 	ret->main_mtime_ns = (int64_t)mtime;
 	ret->main_ctime_ns = (int64_t)ctime;
 	ret->wal_mtime_ns = (int64_t)wal_mtime;
+	parse_whereabouts(text, ret);
 	return 0;
 }
 
@@ -131,11 +171,18 @@ int position_store(int dirfd, const char *path, const struct position *p)
 			 "main-mtime-ns=%" PRId64 "\n"
 			 "main-ctime-ns=%" PRId64 "\n"
 			 "wal-size=%" PRIu64 "\n"
-			 "wal-mtime-ns=%" PRId64 "\n",
+			 "wal-mtime-ns=%" PRId64 "\n"
+			 "boot=%s\n"
+			 "change-counter=%u\n"
+			 "wal-salt-1=%u\n"
+			 "wal-salt-2=%u\n"
+			 "wal-end=%" PRIu64 "\n",
 			 POSITION_FORMAT, p->txid, p->dbsum, p->page_size,
 			 p->commit, p->timestamp_ms, p->dropped, p->clean,
 			 p->main_size, p->main_mtime_ns, p->main_ctime_ns,
-			 p->wal_size, p->wal_mtime_ns);
+			 p->wal_size, p->wal_mtime_ns, p->boot,
+			 p->change_counter, p->wal_salt[0], p->wal_salt[1],
+			 p->wal_end);
 
 	return io_write_atomically(dirfd, path, text, (size_t)n);
 }

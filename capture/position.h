@@ -12,9 +12,15 @@
  * clean names the run that capture last stopped in order (capture_close()); if
  * that was the last run, and the files still look the same, nothing has to be
  * compared (D20).
+ *
+ * boot, change_counter and the WAL's place tell after a power loss whether the
+ * files are older than the batch (D20).  Files of earlier versions lack them,
+ * and say nothing about it.
  */
 #include <stdbool.h>
 #include <stdint.h>
+
+enum { POSITION_BOOT_SIZE = 37 };
 
 struct position {
 	uint64_t txid;		/* the last sealed; 0: none yet */
@@ -26,6 +32,11 @@ struct position {
 	uint64_t clean;		/* 0: sealed since */
 	uint64_t main_size, wal_size;
 	int64_t main_mtime_ns, main_ctime_ns, wal_mtime_ns;
+
+	char boot[POSITION_BOOT_SIZE]; /* of the machine; "": not known */
+	uint32_t change_counter; /* in page 1, as of the batch; 0: not known */
+	uint32_t wal_salt[2];	 /* of the WAL that it ended in, */
+	uint64_t wal_end;	 /* and where; 0: there was no WAL */
 };
 
 /* -ENOENT: there is none.  -ERR_CORRUPT: it cannot be read as one. */

@@ -30,7 +30,7 @@ int64_t db_settle_due_ms(struct db *db)
 {
 	int64_t retry;
 
-	if (!atomic_load(&db->resting))
+	if (!atomic_load(&db->resting) || atomic_load(&db->held))
 		return INT64_MAX;
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
 	retry = db->retry_wait_ms ? db->retry_at_ms : 0;
@@ -280,8 +280,11 @@ static int settle(struct db *db, bool now)
 int db_settle(struct db *db, bool now)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->settle_lock);
-	int rc = settle(db, now);
+	int rc;
 
+	if (atomic_load(&db->held))
+		return error_set(-EBUSY, "'%s' is not taken up yet", db->path);
+	rc = settle(db, now);
 	if (rc == -ERR_NO_DATABASE)
 		rc = db_drop(db);
 	if (rc == -EBUSY)

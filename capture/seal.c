@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -181,6 +182,38 @@ static int note_pages(struct db *db, const struct ltx_header *header,
 	return pages_extend(db->pages);
 }
 
+/* The change counter in the batch's page 1, or, without one, as it was. */
+static uint32_t change_counter(const struct db *db)
+{
+	const struct batch *b = db->sealing;
+	uint64_t hash;
+	AUTO(mem) uint8_t *page = NULL;
+	struct format_header header;
+
+	if (!b || !batch_find(b, 1, &hash))
+		return db->position.change_counter;
+	page = malloc(b->page_size);
+	if (!page || batch_read(b, 1, page) < 0 ||
+	    !format_parse_header(page, &header))
+		return 0;
+	return header.change_counter;
+}
+
+/* By what a later life tells whether the files are older than this (D20). */
+static void note_whereabouts(const struct db *db, struct position *p)
+{
+	const struct wal_cursor *wal = db->sealing ? &db->sealing->wal : NULL;
+
+	(void)snprintf(p->boot, sizeof(p->boot), "%s",
+		       capture_boot(db->capture));
+	p->change_counter = change_counter(db);
+	if (!wal || wal->frames == 0)
+		return;
+	p->wal_salt[0] = wal->salt[0];
+	p->wal_salt[1] = wal->salt[1];
+	p->wal_end = wal_cursor_offset(wal);
+}
+
 static struct position position_after(const struct ltx_header *header)
 {
 	struct position p = {
@@ -249,6 +282,7 @@ static int publish(struct db *db)
 	struct position next = position_after(&db->header);
 	int rc = note_pages(db, &db->header, db->sealing);
 
+	note_whereabouts(db, &next);
 	if (rc == 0)
 		rc = position_store(db->state_fd, "position", &next);
 	if (rc < 0)
@@ -280,6 +314,8 @@ static int close_open(struct db *db)
 		return rc;
 	db->sealing = TAKE(db->open);
 	db->sealing->dbsum = db->dbsum;
+	if (db->wal_valid)
+		db->sealing->wal = db->wal;
 	return 1;
 }
 

@@ -22,6 +22,7 @@ struct capture {
 	int state_root_fd; /* .litebucket/db */
 	int lock_fd;	   /* held: no other process works here */
 	uint64_t run;	   /* names the last stop in order; 0: there was none */
+	char boot[POSITION_BOOT_SIZE]; /* of the machine; constant */
 
 	pthread_mutex_t rename_lock; /* outermost: one rename at a time */
 

@@ -91,8 +91,9 @@ static bool is_known_variable(const char *entry)
 {
 	char name[OPTIONS_VARIABLE_SIZE];
 
-	/* Those that are no options; base/fail.h, bucket/libs3.h. */
+	/* Those that are no options; base/fail.h, capture.c, bucket/libs3.h. */
 	if (is_entry_of(entry, "LITEBUCKET_FAILPOINT") ||
+	    is_entry_of(entry, "LITEBUCKET_BOOT") ||
 	    is_entry_of(entry, "LITEBUCKET_LIBS3"))
 		return true;
 	for (size_t i = 0; i < N_VERBS; i++)

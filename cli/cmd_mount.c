@@ -19,6 +19,7 @@ enum {
 
 struct mount_settings {
 	const char *mountpoint;
+	const char *adopt;
 	bool allow_other;
 	int64_t upload_interval_ms;
 	unsigned upload_connections;
@@ -45,6 +46,9 @@ static const struct option mount_options[] = {
 	OPTION(struct mount_settings, force, .name = "force",
 	       .kind = OPTION_FLAG,
 	       .help = "also over a directory that is in use"),
+	OPTION(struct mount_settings, adopt, .name = "adopt",
+	       .kind = OPTION_TEXT, .value = "WHICH",
+	       .help = "where they differ: local or bucket"),
 	OPTION(struct mount_settings, stop_timeout_ms, .name = "stop-timeout",
 	       .kind = OPTION_DURATION, .value = "DURATION", .fallback = "30s",
 	       .help = "how long an end waits for the bucket"),
@@ -127,10 +131,25 @@ static int give_up(const char *directory, int rc)
 	return code;
 }
 
+static int parse_adopt(const char *text, enum adopt *ret)
+{
+	if (!text)
+		*ret = ADOPT_NEITHER;
+	else if (strcmp(text, "local") == 0)
+		*ret = ADOPT_LOCAL;
+	else if (strcmp(text, "bucket") == 0)
+		*ret = ADOPT_BUCKET;
+	else
+		return error_set(-ERR_USAGE, "--adopt is local or bucket, not "
+					     "'%s'", text);
+	return 0;
+}
+
 static int serve(const struct mount_settings *s, const struct place *place,
-		 const char *url)
+		 const char *url, enum adopt adopt)
 {
 	const struct node_config config = {
+		.adopt = adopt,
 		.dirfd = place->dirfd,
 		.directory = place->directory,
 		.mountpoint = place->mountpoint,
@@ -159,17 +178,20 @@ static int run(const void *settings, char **operands)
 {
 	const struct mount_settings *s = settings;
 	AUTO(place) struct place place = {.dirfd = -1};
+	enum adopt adopt;
 	int rc;
 
 	log_set_level(s->log_level);
 	if (s->ready_fd >= 0)
 		(void)fcntl(s->ready_fd, F_SETFD, FD_CLOEXEC);
-	rc = place_find(operands[0], s->mountpoint, operands[1], &place);
+	rc = parse_adopt(s->adopt, &adopt);
+	if (rc == 0)
+		rc = place_find(operands[0], s->mountpoint, operands[1], &place);
 	if (rc == 0 && strcmp(place.directory, place.mountpoint) == 0)
 		rc = outside_check(place.dirfd, s->force);
 	if (rc < 0)
 		return cli_fail(error_wrap(rc, "mounting '%s'", operands[0]));
-	rc = serve(s, &place, operands[1]);
+	rc = serve(s, &place, operands[1], adopt);
 	return node.mounted ? finish(rc) : give_up(operands[0], rc);
 }
 

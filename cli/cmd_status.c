@@ -86,6 +86,19 @@ static void print_errors(const json_t *databases)
 	json_array_foreach(databases, i, db) print_sentences(db);
 }
 
+/* What stays on the disk until somebody removes it. */
+static void print_aside(const json_t *status)
+{
+	size_t i;
+	json_t *kept;
+
+	json_array_foreach(json_object_get(status, "aside"), i, kept)
+		(void)printf("%s: what it was is kept in %s/.litebucket/aside/%s; "
+			     "remove that when nobody needs it\n",
+			     text_of(kept, "path"), text_of(status, "directory"),
+			     text_of(kept, "directory"));
+}
+
 static int print_table(const json_t *status)
 {
 	AUTO(columns)
@@ -108,6 +121,8 @@ static int print_table(const json_t *status)
 		rc = columns_print(&table, stdout);
 	if (rc == 0)
 		print_errors(databases);
+	if (rc == 0)
+		print_aside(status);
 	return rc;
 }
 

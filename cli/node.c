@@ -270,10 +270,53 @@ static int open_uploader(struct node *n)
 	return rc < 0 ? rc : uploader_check(n->uploader);
 }
 
+static bool found(void *arg, const struct capture_found *database)
+{
+	struct node *n = arg;
+
+	return decider_hold(n->decider, database);
+}
+
+/* The decider ends before the mount is freed. */
+static struct mount *mount_of(struct node *n)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+	return n->mount;
+}
+
+static uint64_t replaced(void *arg, const char *path)
+{
+	struct mount *m = mount_of(arg);
+
+	return m ? mount_replaced(m, path) : 0;
+}
+
+static void forget(void *arg, const char *path, uint64_t token)
+{
+	mount_forget(mount_of(arg), path, token);
+}
+
+static int open_decider(struct node *n)
+{
+	const struct decider_config config = {
+		.bucket = n->bucket,
+		.gate = &n->gate,
+		.dirfd = n->config.dirfd,
+		.adopt = n->config.adopt,
+		.replaced = replaced,
+		.forget = forget,
+		.arg = n,
+	};
+
+	return decider_new(&config, &n->decider);
+}
+
 static int open_capture(struct node *n)
 {
 	const struct capture_config config = {
 		.dirfd = n->config.dirfd,
+		.found = found,
 		.appeared = appeared,
 		.committed = committed,
 		.now_ms = now_ms,
@@ -316,6 +359,8 @@ int node_open(struct node *n)
 		rc = open_uploader(n);
 	if (rc == 0 && !atomic_load(&n->stopping))
 		rc = open_helper(n);
+	if (rc == 0)
+		rc = open_decider(n);
 	if (rc == 0 && !atomic_load(&n->stopping))
 		rc = open_capture(n);
 	if (rc == 0 && !atomic_load(&n->stopping))
@@ -325,7 +370,8 @@ int node_open(struct node *n)
 	if (atomic_load(&n->stopping))
 		return error_set(-ECANCELED, "stopped while starting");
 	join_databases(n);
-	return 0;
+	n->n_found = n->n_dbs + atomic_load(&n->gate.held);
+	return decider_start(n->decider, n->capture);
 }
 
 /* -ECANCELED: node_stop() was there first. */
@@ -334,7 +380,7 @@ static int publish_mount(struct node *n, struct mount *m, size_t *ret_databases)
 	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
 	n->mount = m;
-	*ret_databases = n->n_dbs;
+	*ret_databases = n->n_found;
 	if (atomic_load(&n->stopping))
 		return error_set(-ECANCELED, "stopped while starting");
 	n->mounted = true;
@@ -445,6 +491,7 @@ int node_close(struct node *n)
 	int rc = 0;
 
 	node_stop(n);
+	decider_free(TAKE(n->decider));
 	outside_free(TAKE(n->outside));
 	unmount(n);
 	if (n->mounted)

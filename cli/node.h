@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cli/decide.h"
 #include "cli/gate.h"
 
 struct bucket;
@@ -45,6 +46,7 @@ struct node_config {
 	int64_t interval_ms; /* of uploads */
 	unsigned connections;
 	int64_t stop_timeout_ms; /* from node_stop() to the end */
+	enum adopt adopt;	 /* where files and bucket differ */
 	uint64_t pending_byte;	 /* SQLite's first lock byte (D39) */
 
 	/* The mount is there, and will answer.  In node_serve(). */
@@ -74,6 +76,8 @@ struct node {
 	struct helper *helper;
 	struct capture *capture;
 	struct outside *outside;
+	struct decider *decider;
+	size_t n_found; /* databases at the start */
 	char temp_dir[64]; /* on the databases' own disk */
 
 	pthread_mutex_t lock; /* guards all below; held for no call */

@@ -291,6 +291,27 @@ static int add_held(const char *path, void *arg)
 	return add_database(&status, r);
 }
 
+/* What capture_replace() kept; arg is an array. */
+static int add_aside(const char *name, const char *path, void *arg)
+{
+	json_t *o = json_object();
+
+	report_field(&o, "path", report_json_text(path));
+	report_field(&o, "directory", report_json_text(name));
+	return json_array_append_new(arg, o) < 0 ? -ENOMEM : 0;
+}
+
+static json_t *json_aside(struct node *n)
+{
+	json_t *array = json_array();
+
+	if (array && capture_each_aside(n->capture, add_aside, array) < 0) {
+		json_decref(array);
+		return NULL;
+	}
+	return array;
+}
+
 static int append(const char *data, size_t size, void *arg)
 {
 	return buf_append(arg, data, size) < 0 ? -1 : 0;
@@ -298,7 +319,7 @@ static int append(const char *data, size_t size, void *arg)
 
 static int print_status(const struct report *r, struct buf *ret)
 {
-	const struct node *n = r->node;
+	struct node *n = r->node;
 	json_t *d = report_document();
 	char error[512];
 	int rc;
@@ -310,6 +331,7 @@ static int print_status(const struct report *r, struct buf *ret)
 	report_field(&d, "catalog_error",
 		     report_json_text(*error ? error : NULL));
 	report_field(&d, "databases", json_incref(r->databases));
+	report_field(&d, "aside", json_aside(n));
 	if (!d)
 		return error_set(-ENOMEM, "out of memory for the status");
 	rc = json_dump_callback(d, append, ret, JSON_COMPACT);

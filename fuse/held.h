@@ -33,7 +33,7 @@ struct held_args {
 	int set;
 };
 
-/* Do the operation: it came with these arguments. */
+/* Do the operation, in the loop: it came with these arguments. */
 typedef void (*held_run)(fuse_req_t req, const struct held_args *args);
 
 struct held_request;

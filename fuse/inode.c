@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -410,4 +411,27 @@ void inode_known(struct inode_table *t, const char *path, uint64_t *ret_parent,
 		parent = n ? n->inode : NULL;
 		path += size + 1;
 	}
+}
+
+bool inode_replaced(struct inode_table *t, const char *path,
+		    uint64_t *ret_parent)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&t->lock);
+	struct inode *inode = &t->root;
+
+	while (*path) {
+		char name[NAME_MAX + 1];
+		size_t size = strcspn(path, "/");
+		struct inode_name *n;
+
+		(void)snprintf(name, sizeof(name), "%.*s", (int)size, path);
+		n = find_name(t, inode, name);
+		if (!n)
+			return false;
+		*ret_parent = inode_number(t, inode);
+		inode = n->inode;
+		path += size + (path[size] == '/');
+	}
+	atomic_store(&inode->replaced, true);
+	return true;
 }

@@ -46,6 +46,9 @@ struct inode {
 	/* Has set-user-id or set-group-id bits, which a write must clear. */
 	atomic_bool setid;
 
+	/* Its name may lead to another file: who opens it has to look. */
+	atomic_bool replaced;
+
 	/* Guarded by the table's lock. */
 	uint64_t lookups;	       /* the kernel's references */
 	uint64_t children;	       /* the names below this directory */
@@ -116,6 +119,14 @@ void inode_name_free(struct inode_name *n);
  */
 void inode_known(struct inode_table *t, const char *path, uint64_t *ret_parent,
 		 const char **ret_name, uint64_t *ret_number);
+
+/*
+ * Somebody has put another file in the place of the one at path, beneath the
+ * mount.  Returns whether the kernel knows the old one; then ret_parent gets the
+ * number of its directory.
+ */
+bool inode_replaced(struct inode_table *t, const char *path,
+		    uint64_t *ret_parent);
 
 /*
  * The path below the root, without a leading slash; "" is the root.  -ENOENT:

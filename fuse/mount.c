@@ -282,6 +282,27 @@ void mount_ask_again(struct mount *m)
 	wake(m);
 }
 
+uint64_t mount_replaced(struct mount *m, const char *path)
+{
+	uint64_t parent;
+
+	return inode_replaced(&m->inodes, path, &parent) ? parent : 0;
+}
+
+/*
+ * The kernel takes the directory's lock for this, so requests that have it must
+ * be answered meanwhile.
+ */
+void mount_forget(struct mount *m, const char *path, uint64_t parent)
+{
+	const char *slash = strrchr(path, '/');
+	const char *name = slash ? slash + 1 : path;
+
+	if (parent)
+		(void)fuse_lowlevel_notify_inval_entry(m->session, parent, name,
+						       strlen(name));
+}
+
 /*
  * The end of a mount, in a thread of its own because the loop must go on
  * serving: umount(2) itself may need it, to write pages that were mapped.

@@ -105,6 +105,15 @@ int mount_serve(struct mount *m);
  */
 void mount_stop(struct mount *m);
 
+/*
+ * The file at path, which nobody has open and admit() does not admit, was
+ * replaced beneath the mount.  mount_replaced() before it is admitted; then,
+ * without a lock, mount_forget() with what that returned: what the kernel
+ * remembers of the old one goes.
+ */
+uint64_t mount_replaced(struct mount *m, const char *path);
+void mount_forget(struct mount *m, const char *path, uint64_t token);
+
 /* Something that mount_config.admit() says may have changed.  Any thread. */
 void mount_ask_again(struct mount *m);
 

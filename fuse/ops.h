@@ -109,6 +109,12 @@ void ops_reply_entry(fuse_req_t req, struct inode *parent, const char *name);
 int ops_fill_entry(struct mount *m, struct inode *parent, const char *name,
 		   int fd, struct inode **ret, struct fuse_entry_param *ret_e);
 
+/*
+ * The file was replaced beneath the mount: ESTALE makes the kernel look its name
+ * up again, and come back with what it is now.
+ */
+bool ops_is_stale(struct mount *m, struct inode *inode);
+
 /* The file was written: what a write by this caller takes away goes. */
 void ops_clear_setid(fuse_req_t req, struct inode *inode);
 

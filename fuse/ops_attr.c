@@ -234,6 +234,11 @@ static void op_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr,
 	if (set & FUSE_SET_ATTR_SIZE && !t.handle &&
 	    !held_admits(req, &args, false, setattr_again))
 		return;
+	if (!t.handle && set & FUSE_SET_ATTR_SIZE &&
+	    ops_is_stale(m, t.inode)) {
+		(void)fuse_reply_err(req, ESTALE);
+		return;
+	}
 	if (set & FUSE_SET_ATTR_SIZE && (!t.handle || !t.handle->writable))
 		rc = open_to_truncate(m, &t);
 	if (rc < 0)

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "capture/capture.h"
@@ -17,11 +18,31 @@ enum {
 	KEPT_FLAGS = O_ACCMODE | O_SYNC
 };
 
+bool ops_is_stale(struct mount *m, struct inode *inode)
+{
+	char path[INODE_PATH_SIZE];
+	struct stat st;
+
+	if (!atomic_load(&inode->replaced))
+		return false;
+	if (inode_path(&m->inodes, inode, path) < 0 ||
+	    fstatat(m->inodes.root.fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    st.st_dev != inode->dev || st.st_ino != inode->ino)
+		return true;
+	/* It is what came in its place, or nothing did. */
+	atomic_store(&inode->replaced, false);
+	return false;
+}
+
 static void op_open(fuse_req_t req, fuse_ino_t number,
 		    struct fuse_file_info *fi);
 
+/* Its name cannot have gone meanwhile, but it can lead to another file. */
 static void open_again(fuse_req_t req, const struct held_args *args)
 {
+	struct inode *inode = inode_of_request(req, args->number);
+
+	atomic_store(&inode->replaced, true);
 	op_open(req, args->number, args->fi);
 }
 
@@ -36,6 +57,10 @@ static void op_open(fuse_req_t req, fuse_ino_t number,
 
 	if (!held_admits(req, &args, false, open_again))
 		return;
+	if (ops_is_stale(m, inode)) {
+		(void)fuse_reply_err(req, ESTALE);
+		return;
+	}
 	if (outside_found(m, inode) &&
 	    !held_admits(req, &args, false, open_again))
 		return;

@@ -26,6 +26,7 @@ static int load_point(const struct choice *c, const struct archive_file *file,
 		.commit = header.commit,
 		.kind = header.kind,
 		.ours = header.post_dbsum != 0,
+		.dbsum = header.post_dbsum,
 	};
 	return 0;
 }

@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/stream.h"
 #include "bucket/bucket.h"
 #include "restorer/apply.h"
 #include "restorer/choose.h"
@@ -97,6 +98,29 @@ static int apply_all(struct fetch *fetch, struct apply *apply)
 	}
 }
 
+/* What the caller has beyond the bucket. */
+static int apply_more(const struct restorer_options *o, struct apply *apply)
+{
+	AUTO(mem) struct fd_source *source = malloc(sizeof(*source));
+	int rc = 1;
+
+	if (!source)
+		return error_set(-ENOMEM, "out of memory");
+	for (unsigned i = 0; o->more && rc > 0; i++) {
+		AUTO(fd) int fd = -1;
+
+		rc = o->more(o->more_arg, i, &fd);
+		if (rc <= 0)
+			return rc;
+		fd_source_init(source, fd, 0, UINT64_MAX);
+		rc = apply_file(apply, &source->source);
+		if (rc < 0)
+			return error_wrap(rc, "a batch of the spool");
+		rc = 1;
+	}
+	return 0;
+}
+
 /* Build the chosen state in the output's temporary file. */
 static int build(struct restore *r, struct output *output, struct apply *apply)
 {
@@ -109,8 +133,8 @@ static int build(struct restore *r, struct output *output, struct apply *apply)
 	r->before += fetch_bytes(fetch);
 	if (rc < 0)
 		return rc;
-	rc = choose_check_header(&r->choice, &apply->last);
-	return rc < 0 ? rc : apply_finish(apply);
+	return r->options->more ? 0 :
+				  choose_check_header(&r->choice, &apply->last);
 }
 
 static void fill_result(const struct restore *r, const struct apply *apply,
@@ -121,10 +145,27 @@ static void fill_result(const struct restore *r, const struct apply *apply,
 		.timestamp_ms = apply->last.timestamp_ms,
 		.page_size = apply->page_size,
 		.commit = apply->commit,
+		.dbsum = apply->dbsum,
 		.bytes_fetched = r->before,
 		.files = (unsigned)r->choice.n_plan,
 		.proven = apply->proven,
 	};
+}
+
+static int choose_and_build(struct restore *r, struct output *output,
+			    struct apply *apply)
+{
+	const struct restorer_options *o = r->options;
+	int rc = choose(&r->choice, r->txid, o->timestamp_ms);
+
+	if (rc == 0 && !o->more) /* what follows may bring it back */
+		rc = choose_check_dropped(&r->choice);
+	if (rc < 0)
+		return rc;
+	r->txid = r->choice.txid;
+	count_total(r);
+	show_progress(r, r->before);
+	return build(r, output, apply);
 }
 
 static int attempt(struct restore *r, struct restorer_result *ret)
@@ -138,17 +179,13 @@ static int attempt(struct restore *r, struct restorer_result *ret)
 	rc = output_open(o->output, o->force, &output);
 	if (rc < 0)
 		return rc;
-	rc = choose(&r->choice, r->txid, o->timestamp_ms);
-	if (rc == 0)
-		rc = choose_check_dropped(&r->choice);
-	if (rc < 0)
-		return rc;
-	r->txid = r->choice.txid;
-	count_total(r);
-	show_progress(r, r->before);
 	rc = apply_new(output->fd, &apply);
+	if (rc == 0 && !o->only_more)
+		rc = choose_and_build(r, output, apply);
 	if (rc == 0)
-		rc = build(r, output, apply);
+		rc = apply_more(o, apply);
+	if (rc == 0)
+		rc = apply_finish(apply);
 	if (rc == 0 && o->accept)
 		rc = o->accept(apply->last.post_dbsum != 0, o->accept_arg);
 	if (rc == 0 && o->cancel && *o->cancel)

@@ -55,12 +55,22 @@ struct restorer_options {
 
 	/* Set by a signal handler: stop, leave nothing.  NULL: never. */
 	const volatile sig_atomic_t *cancel;
+
+	/*
+	 * What a spool has beyond the bucket: called for i from 0 on, opens the
+	 * i-th LTX file to apply behind those of the bucket.  1: it did; 0:
+	 * there are no more.  NULL: there are none.
+	 */
+	int (*more)(void *arg, unsigned i, int *ret_fd);
+	void *more_arg;
+	bool only_more; /* the bucket has nothing of it yet, so it is not asked */
 };
 
 struct restorer_result {
 	uint64_t txid;
 	int64_t timestamp_ms; /* of the batch txid */
 	uint32_t page_size, commit;
+	uint64_t dbsum;	/* the rolling checksum of what was restored */
 	uint64_t bytes_fetched;
 	unsigned files; /* LTX files used */
 	bool proven;	/* the rolling checksum was known, and agreed */
@@ -89,6 +99,7 @@ struct restorer_point {
 	uint32_t page_size, commit;
 	uint32_t kind;	/* enum ltx_kind */
 	bool ours;	/* it has a rolling checksum */
+	uint64_t dbsum; /* after it; 0: not known */
 };
 
 /*

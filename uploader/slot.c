@@ -88,7 +88,9 @@ static int conflict(struct bucket *b, const char *db, uint64_t txid,
 			 "slot %s of '%s' in %s was written by another writer "
 			 "(%s); this one stops uploading it, and what the "
 			 "bucket does not have stays in the spool: stop one of "
-			 "the two, or give one a bucket or prefix of its own",
+			 "the two, or give one a bucket or prefix of its own; "
+			 "if this is the only one, its next start looks which "
+			 "state it is in",
 			 text, db, b->url, who);
 }
 

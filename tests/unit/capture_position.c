@@ -34,6 +34,10 @@ static const struct position sample = {
 	.main_mtime_ns = -3, /* before 1970 */
 	.main_ctime_ns = 9,
 	.wal_mtime_ns = INT64_MAX,
+	.boot = "6a7b3c1e-0d4f-4b4e-9a53-0a1b2c3d4e5f",
+	.change_counter = UINT32_MAX,
+	.wal_salt = { UINT32_MAX, 1 },
+	.wal_end = UINT64_MAX,
 };
 
 static int set_up(void **state)
@@ -79,6 +83,35 @@ static void what_is_stored_is_loaded(void **state)
 	assert_int_equal(back.main_mtime_ns, sample.main_mtime_ns);
 	assert_int_equal(back.main_ctime_ns, sample.main_ctime_ns);
 	assert_int_equal(back.wal_mtime_ns, sample.wal_mtime_ns);
+	assert_string_equal(back.boot, sample.boot);
+	assert_int_equal(back.change_counter, sample.change_counter);
+	assert_int_equal(back.wal_salt[0], sample.wal_salt[0]);
+	assert_int_equal(back.wal_salt[1], sample.wal_salt[1]);
+	assert_int_equal(back.wal_end, sample.wal_end);
+}
+
+static void one_of_an_earlier_version_does_not_know_where_it_was(void **state)
+{
+	static const char text[] = "format=1\ntxid=000000000000002a\n"
+				   "checksum=00000000000000ff\n"
+				   "page-size=4096\ncommit=3\n"
+				   "timestamp-ms=1700000000123\ndropped=0\n"
+				   "clean=0000000000000005\nmain-size=12288\n"
+				   "main-mtime-ns=1\nmain-ctime-ns=2\n"
+				   "wal-size=0\nwal-mtime-ns=0\n";
+	struct place *p = *state;
+	struct position back;
+
+	assert_int_equal(io_write_atomically(p->dirfd, "position", text,
+					     sizeof(text) - 1),
+			 0);
+	memset(&back, 0xee, sizeof(back));
+	assert_int_equal(position_load(p->dirfd, "position", &back), 0);
+	assert_int_equal(back.txid, 42);
+	assert_int_equal(back.clean, 5);
+	assert_string_equal(back.boot, "");
+	assert_int_equal(back.change_counter, 0);
+	assert_int_equal(back.wal_end, 0);
 }
 
 /* The sample's text with the first from replaced by to; its load's sentence. */
@@ -154,6 +187,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_is_stored_is_loaded,
 						set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			one_of_an_earlier_version_does_not_know_where_it_was,
+			set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			what_is_not_a_position_is_refused_with_a_sentence,
 			set_up, tear_down),

@@ -1,0 +1,474 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "ltx/spool.h"
+
+#include "capture/content.h"
+#include "capture/table.h"
+
+/*
+ * Adopting a state of the log, so that a crash at any point leaves the old
+ * files with what was known of them, or leads to the new ones:
+ *
+ *	1. second names for all that goes, in a directory of their own, synced
+ *	2. the new file, if there is one, as INCOMING in the state directory, synced
+ *	3. the state to be, as REPLACING or ADOPTING, synced: the decision
+ *	4. -shm, -wal, -journal of the old file unlinked; INCOMING renamed to it
+ *	5. the spool emptied; pages made from the file; position; 3 removed
+ *
+ * db_recover_adopting() does 4 and 5 (again) where it finds 3.  A crash between
+ * the two parts of 4 leaves an old file without its WAL, for as long as nobody
+ * starts us; what it held is in 1.
+ */
+static const char INCOMING[] = "incoming.db";
+static const char REPLACING[] = "replacing";
+static const char ADOPTING[] = "adopting";
+
+static const char *const sides[] = { "-shm", "-wal", "-journal" };
+
+enum { PATH_SIZE = 4200 };
+
+/* --------------------------------------------------------- finding out */
+
+/*
+ * Is the log that there is a part of the one that position ended in?  A WAL
+ * that starts over counts its first salt up by one.
+ */
+static bool wal_is_behind(const struct content *c, const struct position *p)
+{
+	if (p->wal_end == 0 || c->wal_fd < 0 || c->wal.page_size == 0)
+		return false;
+	if (c->wal.salt[0] != p->wal_salt[0])
+		return (int32_t)(c->wal.salt[0] - p->wal_salt[0]) == -1;
+	return c->wal.salt[1] == p->wal_salt[1] &&
+	       wal_cursor_offset(&c->wal) < p->wal_end;
+}
+
+static bool counter_is_behind(const struct content *c, const struct position *p)
+{
+	return p->change_counter &&
+	       (int32_t)(c->change_counter - p->change_counter) < 0;
+}
+
+bool db_is_behind(struct db *db)
+{
+	const struct position *p = &db->position;
+	const char *boot = capture_boot(db->capture);
+	AUTO(content) struct content c = { .main_fd = -1, .wal_fd = -1 };
+
+	if (!boot[0] || !p->boot[0] || strcmp(boot, p->boot) == 0 ||
+	    content_open(db->config->dirfd, db->path, &c) < 0)
+		return false;
+	if (!wal_is_behind(&c, p) && !counter_is_behind(&c, p))
+		return false;
+	/* A checkpoint may have brought all of a shorter log home. */
+	return content_sum(&c) < 0 || c.dbsum != p->dbsum;
+}
+
+/* Of the table, and held: with its own lock. */
+static int find_held(struct capture *c, const char *path, struct db **ret)
+{
+	struct db *db = capture_find(c, path);
+
+	if (db && atomic_load(&db->held)) {
+		*ret = db;
+		return 0;
+	}
+	capture_release(c, db);
+	return error_set(-ENOENT, "'%s' is not held", path);
+}
+
+int capture_look(struct capture *c, const char *path, struct capture_state *ret)
+{
+	AUTO(content) struct content content = { .main_fd = -1, .wal_fd = -1 };
+	int rc = content_open(c->config.dirfd, path, &content);
+
+	if (rc == 0)
+		rc = content_sum(&content);
+	if (rc < 0)
+		return rc;
+	*ret = (struct capture_state){
+		.page_size = content.page_size,
+		.commit = content.commit,
+		.dbsum = content.dbsum,
+	};
+	return 0;
+}
+
+/* -------------------------------------------------- 1: second names */
+
+static int sync_dir(int fd)
+{
+	return fsync(fd) < 0 ? error_errno("syncing a directory") : 0;
+}
+
+/* 1: the file got a second name; 0: there is none. */
+static int set_aside(int from_fd, const char *from, int to_fd, const char *to)
+{
+	if (linkat(from_fd, from, to_fd, to, 0) == 0)
+		return 1;
+	return errno == ENOENT ? 0 : error_errno("setting '%s' aside", from);
+}
+
+static int set_files_aside(struct db *db, int aside_fd)
+{
+	char from[PATH_SIZE], to[80];
+	int rc = set_aside(db->config->dirfd, db->path, aside_fd, "database");
+
+	for (int i = 1; rc >= 0 && i < 3; i++) {
+		(void)snprintf(from, sizeof(from), "%s%s", db->path, sides[i]);
+		(void)snprintf(to, sizeof(to), "database%s", sides[i]);
+		rc = set_aside(db->config->dirfd, from, aside_fd, to);
+	}
+	return rc < 0 ? rc : 0;
+}
+
+static int set_spool_aside(struct db *db, int aside_fd)
+{
+	AUTO(mem) uint64_t *txids = NULL;
+	size_t n = 0;
+	int rc = spool_list(db->spool, &txids, &n);
+
+	for (size_t i = 0; rc >= 0 && i < n; i++) {
+		char from[80], to[80];
+
+		(void)snprintf(to, sizeof(to),
+			       "%016" PRIx64 "-%016" PRIx64 ".ltx", txids[i],
+			       txids[i]);
+		(void)snprintf(from, sizeof(from), "spool/%s", to);
+		rc = set_aside(db->state_fd, from, aside_fd, to);
+	}
+	return rc < 0 ? rc : 0;
+}
+
+/* A new directory, named after the time and the database's state. */
+static int make_aside(struct db *db, char ret_name[80])
+{
+	int64_t now = db->config->now_ms(db->config->arg);
+	char time[CLOCK_TEXT_SIZE];
+	uint32_t random;
+	int rc = io_make_dirs(db->capture->state_fd, "aside", 0700);
+
+	io_random(&random, sizeof(random));
+	clock_format(now, time);
+	(void)snprintf(ret_name, 80, "aside/%s-%08x", time, random);
+	if (rc == 0)
+		rc = io_make_dirs(db->capture->state_fd, ret_name, 0700);
+	if (rc < 0)
+		return rc;
+	rc = openat(db->capture->state_fd, ret_name,
+		    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return rc < 0 ? error_errno("opening '%s'", ret_name) : rc;
+}
+
+static int keep_aside(struct db *db, bool files, bool spool)
+{
+	char name[80];
+	AUTO(fd) int fd = make_aside(db, name);
+	int rc = fd < 0 ? fd : 0;
+
+	if (rc == 0 && files)
+		rc = set_files_aside(db, fd);
+	if (rc == 0 && spool)
+		rc = set_spool_aside(db, fd);
+	if (rc == 0)
+		rc = io_write_atomically(fd, "name", db->path,
+					 strlen(db->path));
+	if (rc == 0)
+		rc = sync_dir(fd);
+	if (rc == 0)
+		rc = io_sync_parent(db->capture->state_fd, name);
+	if (rc < 0)
+		return error_wrap(rc, "keeping what '%s' was", db->path);
+	log_warn("what was there is kept; remove it when nobody needs it",
+		 "db=%s kept=.litebucket/%s", log_quote(db->path), name);
+	FAILPOINT("adopt-aside");
+	return 0;
+}
+
+static bool has_spooled(struct db *db)
+{
+	uint64_t first, last;
+
+	return spool_range(db->spool, &first, &last) < 0 || first != 0;
+}
+
+/* ------------------------------------------------------ 2: the new file */
+
+/* As the one that it replaces, so that who could use that can use this. */
+static int take_owner(struct db *db, int fd)
+{
+	struct stat old;
+
+	if (fstatat(db->config->dirfd, db->path, &old, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 :
+					 error_errno("looking at '%s'", db->path);
+	if (fchown(fd, old.st_uid, old.st_gid) < 0 && geteuid() == 0)
+		return error_errno("giving '%s' to its owner", db->path);
+	if (fchmod(fd, old.st_mode & 07777) < 0)
+		return error_errno("setting the mode of '%s'", db->path);
+	return 0;
+}
+
+static int bring_in(struct db *db, int dirfd, const char *name)
+{
+	AUTO(fd) int fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	int rc = fd < 0 ? error_errno("opening '%s'", name) :
+			  take_owner(db, fd);
+
+	if (rc == 0 && fsync(fd) < 0)
+		rc = error_errno("syncing '%s'", name);
+	if (rc == 0 && renameat(dirfd, name, db->state_fd, INCOMING) < 0)
+		rc = error_errno("renaming '%s'", name);
+	if (rc == 0)
+		rc = io_sync_parent(db->state_fd, INCOMING);
+	FAILPOINT("adopt-incoming");
+	return rc;
+}
+
+/* ------------------------------------------------------ 4: its place */
+
+static int remove_sides(struct db *db)
+{
+	char name[PATH_SIZE];
+
+	for (int i = 0; i < 3; i++) {
+		(void)snprintf(name, sizeof(name), "%s%s", db->path, sides[i]);
+		if (unlinkat(db->config->dirfd, name, 0) < 0 && errno != ENOENT)
+			return error_errno("removing '%s'", name);
+	}
+	return io_sync_parent(db->config->dirfd, db->path);
+}
+
+static int put_in_place(struct db *db)
+{
+	int rc;
+
+	if (faccessat(db->state_fd, INCOMING, F_OK, 0) < 0)
+		return errno == ENOENT ? 0 : error_errno("finding '%s'", INCOMING);
+	rc = remove_sides(db);
+	if (rc < 0)
+		return rc;
+	FAILPOINT("adopt-sides");
+	if (renameat(db->state_fd, INCOMING, db->config->dirfd, db->path) < 0)
+		return error_errno("renaming the new file to '%s'", db->path);
+	rc = io_sync_parent(db->config->dirfd, db->path);
+	FAILPOINT("adopt-renamed");
+	return rc < 0 ? rc : io_sync_parent(db->state_fd, INCOMING);
+}
+
+/* ----------------------------------------------------- 5: what is known */
+
+static int empty_spool(struct db *db)
+{
+	AUTO(spool) struct spool *spool = NULL;
+	AUTO(mem) uint64_t *txids = NULL;
+	size_t n = 0;
+	int rc = spool_open(db->state_fd, "spool", &spool);
+
+	if (rc == 0)
+		rc = spool_list(spool, &txids, &n);
+	for (size_t i = 0; rc == 0 && i < n; i++)
+		rc = spool_remove(spool, txids[i]);
+	return rc;
+}
+
+/* Hashes of all pages if the files hold this state, and none otherwise. */
+static int know_pages(struct db *db, struct position *p)
+{
+	AUTO(content) struct content c = { .main_fd = -1, .wal_fd = -1 };
+	AUTO(pages) struct pages *pages = NULL;
+	int rc = pages_open(db->state_fd, "pages", &pages);
+
+	if (rc == 0)
+		rc = pages_truncate(pages, 0);
+	if (rc < 0)
+		return rc;
+	if (p->page_size && content_open(db->config->dirfd, db->path, &c) == 0 &&
+	    c.page_size == p->page_size && c.commit == p->commit &&
+	    content_sum(&c) == 0 && c.dbsum == p->dbsum)
+		rc = pages_write(pages, 1, c.hashes, c.commit);
+	p->change_counter = c.change_counter;
+	return rc < 0 ? rc : pages_sync(pages);
+}
+
+static int remove_marker(struct db *db, const char *marker)
+{
+	if (unlinkat(db->state_fd, marker, 0) < 0 && errno != ENOENT)
+		return error_errno("removing '%s'", marker);
+	return io_sync_parent(db->state_fd, marker);
+}
+
+/* Is it the position that was, for which the spool holds what is not sent yet? */
+static bool is_own(const struct position *was, const struct position *p)
+{
+	return was->txid == p->txid && was->dbsum == p->dbsum &&
+	       was->timestamp_ms == p->timestamp_ms;
+}
+
+/* Steps 4 and 5, from what is on the disk; again after a crash. */
+static int carry_out(struct db *db, const char *marker)
+{
+	struct position p, was = { 0 };
+	int rc = position_load(db->state_fd, marker, &p);
+
+	if (rc == 0 && marker == REPLACING)
+		rc = put_in_place(db);
+	if (rc == 0)
+		(void)position_load(db->state_fd, "position", &was);
+	if (rc == 0 && !is_own(&was, &p))
+		rc = empty_spool(db);
+	if (rc == 0)
+		rc = know_pages(db, &p);
+	FAILPOINT("adopt-pages");
+	if (rc == 0 && unlinkat(db->state_fd, "sealing.ltx", 0) < 0 &&
+	    errno != ENOENT)
+		rc = error_errno("removing 'sealing.ltx'");
+	if (rc == 0)
+		rc = position_store(db->state_fd, "position", &p);
+	FAILPOINT("adopt-position");
+	return rc < 0 ? rc : remove_marker(db, marker);
+}
+
+int db_recover_adopting(struct db *db)
+{
+	static const char *const markers[] = { REPLACING, ADOPTING };
+
+	for (int i = 0; i < 2; i++) {
+		int rc;
+
+		if (faccessat(db->state_fd, markers[i], F_OK, 0) < 0)
+			continue;
+		log_info("finishing what a crash interrupted: the state of the "
+			 "log is adopted",
+			 "db=%s", log_quote(db->path));
+		rc = carry_out(db, markers[i]);
+		if (rc < 0)
+			return rc;
+	}
+	/* Without the decision it is only a file. */
+	(void)unlinkat(db->state_fd, INCOMING, 0);
+	return 0;
+}
+
+/* ------------------------------------------------------------ all of it */
+
+static struct position position_of(const struct db *db,
+				   const struct capture_state *state)
+{
+	struct position p = {
+		.txid = state->txid,
+		.dbsum = state->dbsum,
+		.page_size = state->dropped ? 0 : state->page_size,
+		.commit = state->dropped ? 0 : state->commit,
+		.timestamp_ms = state->timestamp_ms,
+		.dropped = state->dropped,
+	};
+
+	(void)snprintf(p.boot, sizeof(p.boot), "%s",
+		       capture_boot(db->capture));
+	return p;
+}
+
+/* Know of the database what is on the disk now.  Lock held. */
+static int read_again(struct db *db)
+{
+	db_detach(db);
+	db->position = (struct position){ 0 };
+	db->page_size = db->commit = 0;
+	db->dbsum = 0;
+	db->compare = db->in_doubt = false;
+	db_close_files(db);
+	db_forget_wal(db);
+	atomic_store(&db->wal_in_use, false);
+	atomic_store(&db->wal_touched, false);
+	return capture_attach(db);
+}
+
+static int adopt_locked(struct db *db, int dirfd, const char *name,
+			const struct capture_state *state)
+{
+	const char *marker = name ? REPLACING : ADOPTING;
+	struct position p = position_of(db, state);
+	bool spool = has_spooled(db) && !is_own(&db->position, &p);
+	int rc = 0;
+
+	if (name || spool)
+		rc = keep_aside(db, name != NULL, spool);
+	if (rc == 0 && name)
+		rc = bring_in(db, dirfd, name);
+	if (rc == 0)
+		rc = position_store(db->state_fd, marker, &p);
+	if (rc < 0)
+		return rc;
+	FAILPOINT("adopt-decided");
+	rc = carry_out(db, marker);
+	return rc < 0 ? rc : read_again(db);
+}
+
+static int adopt(struct capture *c, const char *path, int dirfd,
+		 const char *name, const struct capture_state *state)
+{
+	struct db *db;
+	int rc = find_held(c, path, &db);
+
+	if (rc < 0)
+		return rc;
+	(void)pthread_mutex_lock(&db->seal_lock);
+	(void)pthread_mutex_lock(&db->lock);
+	rc = adopt_locked(db, dirfd, name, state);
+	(void)pthread_mutex_unlock(&db->lock);
+	(void)pthread_mutex_unlock(&db->seal_lock);
+	if (rc == 0)
+		db_probe(db);
+	capture_release(c, db);
+	return rc < 0 ? error_wrap(rc, "adopting a state for '%s'", path) : 0;
+}
+
+int capture_adopt(struct capture *c, const char *path,
+		  const struct capture_state *state)
+{
+	return adopt(c, path, -1, NULL, state);
+}
+
+int capture_replace(struct capture *c, const char *path, int dirfd,
+		    const char *name, const struct capture_state *state)
+{
+	return adopt(c, path, dirfd, name, state);
+}
+
+int capture_each_aside(struct capture *c,
+		       int (*fn)(const char *name, const char *path, void *arg),
+		       void *arg)
+{
+	int fd = openat(c->state_fd, "aside",
+			O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	int rc = 0;
+
+	while (dir && rc == 0 && (entry = readdir(dir))) {
+		AUTO(buf) struct buf path = BUF_INIT(4096);
+		char name[300];
+
+		(void)snprintf(name, sizeof(name), "%s/name", entry->d_name);
+		if (entry->d_name[0] != '.' &&
+		    io_read_file(fd, name, &path) == 0 && path.size)
+			rc = fn(entry->d_name, path.data, arg);
+	}
+	if (dir)
+		(void)closedir(dir);
+	return rc;
+}

@@ -1,0 +1,77 @@
+#ifndef LITEBUCKET_CLI_DECIDE_H
+#define LITEBUCKET_CLI_DECIDE_H
+
+/*
+ * Which state of its log is a database?  (D12, D20)
+ * =================================================
+ *
+ * At the start, before a database is served, what is in the directory, what
+ * .litebucket knows of it and what the bucket has are brought together:
+ *
+ *	position	files		bucket		then
+ *	--------------------------------------------------------------------
+ *	any		older (power)	-		rolled forward to position
+ *	none		-		no such name	a new log begins
+ *	there		-		nothing newer	goes on
+ *	none, or older	as the head	newer		adopted: goes on behind it
+ *	  than the	as an older one	newer		rolled forward to the head
+ *	  bucket's head	something else	newer		closed, unless adopt says
+ *	-		-		head is a drop	goes on behind it, all pages
+ *	-		-		no answer	served; the slots fence
+ *
+ * Nothing is overwritten that exists only once: what goes is kept in
+ * .litebucket/aside (capture_replace()).
+ *
+ *	decider_new -> decider_hold (by capture_open) -> decider_start
+ *		    -> decider_free
+ *
+ * A database is held from decider_hold() on, with the gate pending, and decided
+ * by one of a few threads: so a large one does not keep others waiting.  The
+ * bucket is asked twice or so for each; one that is rolled forward is fetched.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct bucket;
+struct capture;
+struct capture_found;
+struct decider;
+struct gate;
+
+enum adopt {
+	ADOPT_NEITHER, /* it is a person's to say */
+	ADOPT_LOCAL,   /* go on with the files, behind what the bucket has */
+	ADOPT_BUCKET,  /* put the bucket's state in their place */
+};
+
+/* All of it stays the caller's, and outlives the decider. */
+struct decider_config {
+	struct bucket *bucket;
+	struct gate *gate;
+	int dirfd;
+	enum adopt adopt;
+
+	/*
+	 * The file at path is another now: mount_replaced(), and, once it is
+	 * not held any more, mount_forget() with what that returned.
+	 */
+	uint64_t (*replaced)(void *arg, const char *path);
+	void (*forget)(void *arg, const char *path, uint64_t token);
+	void *arg;
+};
+
+int decider_new(const struct decider_config *config, struct decider **ret);
+
+/* For capture_config.found: true, and it is held. */
+bool decider_hold(struct decider *d, const struct capture_found *found);
+
+/* Begin deciding.  Whoever is told of databases must be ready for them. */
+int decider_start(struct decider *d, struct capture *c);
+
+/* Stops deciding; what is not decided stays held.  NULL is allowed. */
+void decider_free(struct decider *d);
+AUTO_FREE(decider);
+
+#endif

@@ -1,0 +1,461 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "bucket/archive.h"
+#include "capture/capture.h"
+#include "ltx/header.h"
+#include "ltx/spool.h"
+#include "restorer/restorer.h"
+
+#include "cli/origin.h"
+
+/* A decision under way. */
+struct decision {
+	const struct origin_config *config;
+	struct origin *o;
+	struct restorer_point head;
+	struct capture_state local; /* what the files hold */
+};
+
+/* ------------------------------------------------------------- the spool */
+
+static int spooled_header(struct spool *spool, uint64_t txid,
+			  struct ltx_header *ret)
+{
+	uint8_t bytes[LTX_HEADER_SIZE];
+	AUTO(fd) int fd = -1;
+	int rc = spool_open_batch(spool, txid, &fd);
+
+	if (rc < 0)
+		return rc;
+	if (io_pread(fd, bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
+		return error_set(-ERR_CORRUPT, "batch %016" PRIx64
+				 " of the spool is cut off", txid);
+	return ltx_header_decode(bytes, ret);
+}
+
+static int look_at_spool(struct origin *o)
+{
+	struct ltx_header header;
+	uint64_t last;
+	int rc = spool_range(o->spool, &o->first, &last);
+
+	if (rc < 0 || o->first == 0)
+		return rc;
+	rc = spooled_header(o->spool, o->first, &header);
+	if (rc < 0)
+		return rc;
+	o->first_node = header.node_id;
+	rc = spooled_header(o->spool, last, &header);
+	o->last_node = header.node_id;
+	return rc;
+}
+
+int origin_init(struct origin *o, const struct capture_found *found)
+{
+	*o = (struct origin){
+		.path = strdup(found->path),
+		.spool = found->spool,
+		.txid = found->txid,
+		.dbsum = found->dbsum,
+		.behind = found->behind,
+	};
+	if (!o->path)
+		return error_set(-ENOMEM, "out of memory");
+	/* A name that is not replicated; the uploader says why. */
+	if (archive_escape(o->path, o->key) < 0)
+		o->key[0] = '\0';
+	return look_at_spool(o);
+}
+
+void origin_cleanup(struct origin *o)
+{
+	free(o->path);
+	o->path = NULL;
+}
+
+/* The last TXID known to be in the bucket. */
+static uint64_t confirmed(const struct origin *o)
+{
+	return o->first ? o->first - 1 : o->txid;
+}
+
+/* ------------------------------------------------------ fetching a state */
+
+/* restorer_options.more: the batches of the spool up to position. */
+static int next_spooled(void *arg, unsigned i, int *ret_fd)
+{
+	const struct origin *o = arg;
+	int rc;
+
+	if (o->first == 0 || o->first + i > o->txid)
+		return 0;
+	rc = spool_open_batch(o->spool, o->first + i, ret_fd);
+	return rc < 0 ? rc : 1;
+}
+
+static struct capture_state state_of(const struct restorer_result *result)
+{
+	return (struct capture_state){
+		.txid = result->txid,
+		.dbsum = result->dbsum,
+		.page_size = result->page_size,
+		.commit = result->commit,
+		.timestamp_ms = result->timestamp_ms,
+	};
+}
+
+/* The name of what is fetched for this database, in incoming. */
+static void incoming_name(const struct decision *d, char ret[40])
+{
+	/* One thread decides about a database, and no other has its origin. */
+	(void)snprintf(ret, 40, "%016" PRIxPTR, (uintptr_t)d->o);
+}
+
+/* position: with what the spool has; otherwise the head. */
+static int fetch(const struct decision *d, bool position,
+		 struct restorer_result *ret)
+{
+	char name[40], output[120];
+	struct restorer_options options = {
+		.bucket = d->config->bucket,
+		.db = d->o->key,
+		.output = output,
+		.force = true,
+		.cancel = d->config->cancel,
+	};
+
+	incoming_name(d, name);
+	(void)snprintf(output, sizeof(output), "/proc/self/fd/%d/%s",
+		       d->config->incoming_fd, name);
+	if (position) {
+		options.txid = confirmed(d->o);
+		options.only_more = options.txid == 0;
+		options.more = next_spooled;
+		options.more_arg = d->o;
+	} else {
+		options.txid = d->head.txid;
+	}
+	return restorer_restore(&options, ret);
+}
+
+static void remove_fetched(const struct decision *d)
+{
+	char name[40];
+
+	incoming_name(d, name);
+	(void)unlinkat(d->config->incoming_fd, name, 0);
+}
+
+/* Put what was fetched in the place of the files. */
+static int replace(const struct decision *d, const struct restorer_result *result)
+{
+	const struct capture_state state = state_of(result);
+	char name[40];
+	int rc;
+
+	incoming_name(d, name);
+	rc = capture_replace(d->config->capture, d->o->path,
+			     d->config->incoming_fd, name, &state);
+	if (rc < 0)
+		return rc;
+	d->o->replaced = true;
+	d->o->txid = state.txid;
+	d->o->dbsum = state.dbsum;
+	return 0;
+}
+
+/* ------------------------------------------------ older than its position */
+
+static int not_rolled_forward(const struct origin *o, int rc)
+{
+	return error_wrap(rc,
+			  "after a loss of power '%s' is older than transaction "
+			  "%016" PRIx64 ", which it had; it is opened once it "
+			  "can be rolled forward, or as it is with --adopt "
+			  "local",
+			  o->path, o->txid);
+}
+
+static int roll_to_position(struct decision *d)
+{
+	struct origin *o = d->o;
+	struct restorer_result result;
+	uint64_t txid = o->txid;
+	int rc = fetch(d, true, &result);
+
+	if (rc == 0 && result.dbsum != o->dbsum)
+		rc = error_set(-ERR_CORRUPT, "the bucket has another "
+					     "transaction of that number");
+	if (rc == 0)
+		rc = replace(d, &result);
+	remove_fetched(d);
+	if (rc < 0)
+		return not_rolled_forward(o, rc);
+	log_warn("power was lost, and the file was older than what was "
+		 "captured; rolled forward",
+		 "db=%s txid=%016" PRIx64, log_quote(o->path), txid);
+	o->behind = false;
+	return 0;
+}
+
+/* -------------------------------------------------- what the bucket has */
+
+/* 1: this slot is in the bucket; 0: it is not. */
+static int get_slot(const struct decision *d, uint64_t txid,
+		    struct ltx_header *ret)
+{
+	const struct archive_file slot = { .min_txid = txid, .max_txid = txid };
+	int rc = archive_get_header(d->config->bucket, d->o->key, &slot, ret);
+
+	if (rc == -ENOENT)
+		return 0;
+	return rc < 0 ? rc : 1;
+}
+
+/*
+ * Has somebody gone on where this directory stopped?  1: so; 0: no.  Batches of
+ * our own may have reached the bucket without our knowing it (R13).
+ */
+static int is_ahead(const struct decision *d)
+{
+	const struct origin *o = d->o;
+	struct ltx_header header;
+	int rc = get_slot(d, confirmed(o) + 1, &header);
+
+	if (rc <= 0 || o->first == 0 || header.node_id != o->first_node)
+		return rc;
+	rc = get_slot(d, o->txid + 1, &header);
+	return rc;
+}
+
+/* 1: there is a log, and d->head is its end; 0: there is none. */
+static int find_head(struct decision *d)
+{
+	int rc = restorer_head(d->config->bucket, d->o->key, &d->head);
+
+	if (rc == -ENOENT)
+		return 0;
+	return rc < 0 ? rc : 1;
+}
+
+/* Does the bucket have what this directory does not know of?  1, 0. */
+static int has_news(struct decision *d)
+{
+	int rc = d->o->txid ? is_ahead(d) : 1;
+
+	return rc > 0 ? find_head(d) : rc;
+}
+
+static struct capture_state head_state(const struct decision *d)
+{
+	return (struct capture_state){
+		.txid = d->head.txid,
+		.dbsum = d->head.dbsum,
+		.page_size = d->head.page_size,
+		.commit = d->head.commit,
+		.timestamp_ms = d->head.timestamp_ms,
+		.dropped = d->head.kind == LTX_DROP,
+	};
+}
+
+static bool is_local(const struct decision *d, uint64_t dbsum,
+		     uint32_t page_size, uint32_t commit)
+{
+	return dbsum && d->local.dbsum == dbsum &&
+	       d->local.page_size == page_size && d->local.commit == commit;
+}
+
+static int adopt(struct decision *d, const struct capture_state *state,
+		 const char *message)
+{
+	int rc = capture_adopt(d->config->capture, d->o->path, state);
+
+	if (rc == 0)
+		log_info(message, "db=%s txid=%016" PRIx64,
+			 log_quote(d->o->path), state->txid);
+	return rc;
+}
+
+/* The newest slot below the head that holds what the files do; 1, 0. */
+static int find_older(const struct decision *d, uint64_t *ret_txid)
+{
+	AUTO(archive_files) struct archive_files slots = { 0 };
+	int rc = archive_list(d->config->bucket, d->o->key, 0, 0, &slots);
+
+	for (size_t i = slots.n; rc == 0 && i-- > 0;) {
+		struct ltx_header h;
+
+		if (*d->config->cancel)
+			return error_set(-ECANCELED, "stopped");
+		rc = get_slot(d, slots.items[i].max_txid, &h);
+		if (rc <= 0)
+			continue;
+		if (is_local(d, h.post_dbsum, h.page_size, h.commit)) {
+			*ret_txid = h.max_txid;
+			return 1;
+		}
+		rc = 0;
+	}
+	return rc;
+}
+
+/* Put the bucket's head in the place of the files. */
+static int roll_to_head(struct decision *d, const char *message, uint64_t from)
+{
+	struct restorer_result result;
+	int rc = fetch(d, false, &result);
+
+	if (rc == 0)
+		rc = replace(d, &result);
+	remove_fetched(d);
+	if (rc == 0)
+		log_warn(message,
+			 "db=%s from=%016" PRIx64 " txid=%016" PRIx64,
+			 log_quote(d->o->path), from, d->head.txid);
+	return rc;
+}
+
+/* Of another program's head nobody knows the checksum without reading it. */
+static int find_head_sum(struct decision *d)
+{
+	struct restorer_result result;
+	int rc;
+
+	if (d->head.dbsum)
+		return 0;
+	rc = fetch(d, false, &result);
+	remove_fetched(d);
+	if (rc == 0)
+		d->head.dbsum = result.dbsum;
+	return rc;
+}
+
+static int refuse(const struct decision *d)
+{
+	return error_set(-ENOTUNIQ,
+			 "'%s' in this directory is no state of the database of "
+			 "that name in %s, which is at transaction %016" PRIx64
+			 ": mount with --adopt local to go on with the local "
+			 "file behind that, with --adopt bucket to put the "
+			 "bucket's in its place (the local one is kept in "
+			 ".litebucket/aside), or with a bucket or prefix of its "
+			 "own",
+			 d->o->path, d->config->bucket->url, d->head.txid);
+}
+
+static int decide_different(struct decision *d)
+{
+	const struct capture_state head = head_state(d);
+
+	switch (d->config->adopt) {
+	case ADOPT_LOCAL:
+		return adopt(d, &head,
+			     "going on with the local file, as was asked for");
+	case ADOPT_BUCKET:
+		return roll_to_head(d, "the bucket's state is put in the place "
+				       "of the local file, as was asked for",
+				    0);
+	default:
+		return refuse(d);
+	}
+}
+
+/* By what the files hold. */
+static int decide_by_content(struct decision *d)
+{
+	struct capture_state head;
+	uint64_t txid;
+	int rc = capture_look(d->config->capture, d->o->path, &d->local);
+
+	/* Not a database any more: capture finds that out by itself. */
+	if (rc < 0)
+		return 0;
+	rc = find_head_sum(d);
+	if (rc < 0)
+		return rc;
+	head = head_state(d);
+	if (is_local(d, head.dbsum, head.page_size, head.commit))
+		return adopt(d, &head, "it is as in the bucket; going on");
+	rc = find_older(d, &txid);
+	if (rc < 0)
+		return rc;
+	if (rc > 0)
+		return roll_to_head(d, "the bucket is ahead; rolled forward",
+				    txid);
+	return decide_different(d);
+}
+
+/* What the bucket says; its silence is no reason to wait. */
+static int decide_by_bucket(struct decision *d)
+{
+	struct capture_state head;
+	int rc = d->o->key[0] ? has_news(d) : 0;
+
+	if (rc < 0) {
+		log_warn("what the bucket has of it is not known",
+			 "db=%s error=%s", log_quote(d->o->path),
+			 log_quote(error_message()));
+		return 0;
+	}
+	if (rc == 0)
+		return 0;
+	head = head_state(d);
+	if (head.dropped)
+		return adopt(d, &head,
+			     "it was dropped in the bucket; going on behind that");
+	return decide_by_content(d);
+}
+
+int origin_decide(const struct origin_config *config, struct origin *o)
+{
+	struct decision d = { .config = config, .o = o };
+	int rc = 0;
+
+	if (o->behind)
+		rc = roll_to_position(&d);
+	/* As it is: what differs from what was captured is a change. */
+	if (rc < 0 && config->adopt == ADOPT_LOCAL)
+		rc = 0;
+	return rc < 0 ? rc : decide_by_bucket(&d);
+}
+
+static int empty_dir(int fd)
+{
+	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *entry;
+
+	if (!dir)
+		return error_errno("reading '.litebucket/incoming'");
+	while ((entry = readdir(dir)))
+		(void)unlinkat(fd, entry->d_name, 0);
+	(void)closedir(dir);
+	return 0;
+}
+
+int origin_clear_incoming(int dirfd, int *ret_fd)
+{
+	AUTO(fd) int fd = -1;
+	int rc = io_make_dirs(dirfd, ".litebucket/incoming", 0700);
+
+	if (rc < 0)
+		return rc;
+	fd = openat(dirfd, ".litebucket/incoming",
+		    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno("opening '.litebucket/incoming'");
+	rc = empty_dir(fd);
+	if (rc == 0)
+		*ret_fd = TAKE_FD(fd);
+	return rc;
+}

@@ -1,0 +1,49 @@
+#ifndef LITEBUCKET_CLI_ORIGIN_H
+#define LITEBUCKET_CLI_ORIGIN_H
+
+/*
+ * One database's decision; cli/decide.h has the table of them.
+ */
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bucket/bucket.h"
+#include "cli/decide.h"
+
+struct spool;
+
+/* What is known at the start. */
+struct origin {
+	char *path;
+	char key[BUCKET_KEY_MAX]; /* its DB part; "": it has none */
+	struct spool *spool;	  /* capture's, until something is adopted */
+	uint64_t txid;		  /* position; 0: none */
+	uint64_t dbsum;
+	uint64_t first;		  /* TXID in the spool; 0: it is empty */
+	uint64_t first_node, last_node; /* that wrote the first, and txid's */
+	bool behind;
+	bool replaced;		  /* the file is another than it was found */
+};
+
+struct origin_config {
+	struct bucket *bucket;
+	struct capture *capture;
+	enum adopt adopt;
+	int incoming_fd;
+	const volatile sig_atomic_t *cancel;
+};
+
+int origin_init(struct origin *o, const struct capture_found *found);
+void origin_cleanup(struct origin *o);
+
+/*
+ * 0: the database may be served.  Otherwise the sentence says why not, and what
+ * to do; -ENOTUNIQ: a person has to say which state is meant.
+ */
+int origin_decide(const struct origin_config *config, struct origin *o);
+
+/* Make .litebucket/incoming, empty it, and open it. */
+int origin_clear_incoming(int dirfd, int *ret_fd);
+
+#endif

@@ -1,0 +1,557 @@
+"""What happens at a start when files, .litebucket and the bucket do not agree."""
+import json
+import pathlib
+import re
+import shutil
+import sqlite3
+import subprocess
+
+import pytest
+
+import harness
+from harness import (assert_intact, assert_same_bytes, copy_at_rest, history, litebucket, objects,
+                     restore, sync)
+
+ANOTHER_BOOT = {"LITEBUCKET_BOOT": "00000000-0000-4000-8000-000000000000"}
+
+
+def commit(database, *values, journal=None):
+    connection = sqlite3.connect(database, isolation_level=None)
+    if journal:
+        connection.execute(f"PRAGMA journal_mode={journal}")
+    connection.execute("CREATE TABLE IF NOT EXISTS t(x)")
+    for value in values:
+        connection.execute("INSERT INTO t VALUES(?)", (value,))
+    connection.close()
+
+
+def rows(database):
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 't'").fetchone()
+    found = [x for x, in connection.execute("SELECT x FROM t ORDER BY rowid")] if made else []
+    connection.close()
+    return found
+
+
+def status(mount, name):
+    document = json.loads(litebucket("status", "--json", mount.point).stdout)
+    return next(o for o in document["databases"] if o["path"] == name)
+
+
+def kept(mount):
+    return json.loads(litebucket("status", "--json", mount.point).stdout)["aside"]
+
+
+def states(bucket, name, work):
+    """Each TXID in the bucket with the rows of its restore."""
+    found = {}
+    for number, txid in enumerate(history(bucket, name)):
+        output = work / f"state-{number}"
+        restore(bucket, name, output, txid)
+        assert_intact(output)
+        found[txid] = rows(output)
+        output.unlink()
+    return found
+
+
+def refuses(database):
+    with pytest.raises(sqlite3.OperationalError, match="unable to open database file"):
+        rows(database)
+
+
+def crash_with(data, copies):
+    """kill -9, and these files are what the disk has then."""
+    data.kill()
+    data.unmount()
+    for name, content in copies.items():
+        path = data.directory / name
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(content)
+
+
+def files_of(data, name):
+    """The database's files as they are now, for crash_with()."""
+    found = {}
+    for suffix in ("", "-wal", "-shm"):
+        path = data / f"{name}{suffix}"
+        found[f"{name}{suffix}"] = path.read_bytes() if path.exists() else None
+    return found
+
+
+def test_a_restored_directory_goes_on_with_its_own_history(bucket, mount, work, judges):
+    with mount(bucket, name="first") as data:
+        commit(data / "app.db", 1, 2, journal="wal")
+        (data / "sub").mkdir()
+        commit(data / "sub" / "other.db", 7)
+        sync(data / "app.db")
+        last = sync(data / "sub" / "other.db")
+    before = objects(bucket)
+
+    (work / "second" / "sub").mkdir(parents=True)
+    restore(bucket, "app.db", work / "second" / "app.db")
+    restore(bucket, "sub/other.db", work / "second" / "sub" / "other.db")
+    with mount(bucket, name="second") as data:
+        assert rows(data / "app.db") == [1, 2]
+        commit(data / "app.db", 3)
+        commit(data / "sub" / "other.db", 8)
+        sync(data / "app.db")
+        assert int(sync(data / "sub" / "other.db"), 16) == int(last, 16) + 1
+        expected = copy_at_rest(data / "app.db", work / "expected")
+        assert kept(data) == []
+    assert before.items() <= objects(bucket).items()
+    restore(bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+    harness.run(judges / "litestream", "restore", "-o", work / "by-litestream",
+                bucket.url_of("app.db"), env=bucket.environment())
+    assert_same_bytes(work / "by-litestream", expected)
+
+
+def test_nothing_is_sent_for_what_was_adopted(file_bucket, mount, work):
+    with mount(file_bucket, name="first") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+    before = objects(file_bucket)
+    (work / "second").mkdir()
+    restore(file_bucket, "app.db", work / "second" / "app.db")
+    with mount(file_bucket, name="second") as data:
+        sync(data / "app.db")
+    assert objects(file_bucket) == before
+
+
+def test_an_older_copy_is_rolled_forward(bucket, mount, work):
+    with mount(bucket, name="first") as data:
+        commit(data / "app.db", 1)
+        first = sync(data / "app.db")
+        commit(data / "app.db", 2)
+        sync(data / "app.db")
+    before = objects(bucket)
+    (work / "second").mkdir()
+    restore(bucket, "app.db", work / "second" / "app.db", first)
+    with mount(bucket, name="second") as data:
+        assert rows(data / "app.db") == [1, 2]
+        commit(data / "app.db", 3)
+        sync(data / "app.db")
+        expected = copy_at_rest(data / "app.db", work / "expected")
+        data.wait_for_log("the bucket is ahead")
+        old = data.directory / ".litebucket" / "aside" / kept(data)[0]["directory"]
+    assert rows(old / "database") == [1]
+    assert before.items() <= objects(bucket).items()
+    restore(bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+
+
+def put_back_old_directory(mount, bucket, work):
+    """A directory of before, .litebucket included; the bucket went on."""
+    with mount(bucket, name="data") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+    shutil.copytree(work / "data", work / "old")
+    with mount(bucket, name="data") as data:
+        commit(data / "app.db", 2)
+        sync(data / "app.db")
+    return objects(bucket)
+
+
+def test_a_whole_directory_of_before_is_rolled_forward(bucket, mount, work):
+    before = put_back_old_directory(mount, bucket, work)
+    with mount(bucket, name="old") as data:
+        assert rows(data / "app.db") == [1, 2]
+        commit(data / "app.db", 3)
+        sync(data / "app.db")
+    assert before.items() <= objects(bucket).items()
+    assert list(states(bucket, "app.db", work).values())[-2:] == [[1, 2], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("adopt, expected", [("local", [1, 9]), ("bucket", [1, 2])])
+def test_a_directory_of_before_with_changes_waits_for_a_decision(bucket, mount, work, adopt,
+                                                                 expected):
+    before = put_back_old_directory(mount, bucket, work)
+    commit(work / "old" / "app.db", 9)
+    commit(work / "old" / "new.db", 5)
+    with mount(bucket, name="old") as data:
+        assert rows(data / "new.db") == [5]
+        refuses(data / "app.db")
+        assert status(data, "app.db")["state"] == "closed"
+        assert "--adopt" in status(data, "app.db")["error"]
+        assert len(re.findall("database is closed", data.log_text())) == 1
+        sync(data / "new.db")
+    assert rows(work / "old" / "app.db") == [1, 9]
+    assert {key: value for key, value in objects(bucket).items() if "app.db" in key} == before
+
+    with mount(bucket, "--adopt", adopt, name="old") as data:
+        assert rows(data / "app.db") == expected
+        commit(data / "app.db", 10)
+        sync(data / "app.db")
+        copy = copy_at_rest(data / "app.db", work / "expected")
+        if adopt == "bucket":
+            old = data.directory / ".litebucket" / "aside" / kept(data)[0]["directory"]
+    if adopt == "bucket":
+        assert rows(old / "database") == [1, 9]
+    assert before.items() <= objects(bucket).items()
+    restore(bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", copy)
+    found = list(states(bucket, "app.db", work).values())
+    assert [1, 2] in found and found[-1] == expected + [10]
+    # Decided once: the next start has nothing to ask.
+    with mount(bucket, name="old") as data:
+        assert rows(data / "app.db") == expected + [10]
+
+
+@pytest.mark.parametrize("adopt", ["local", "bucket"])
+def test_another_database_of_the_same_name_waits_for_a_decision(file_bucket, mount, work, adopt):
+    with mount(file_bucket, name="first") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+    before = objects(file_bucket)
+    (work / "second").mkdir()
+    connection = sqlite3.connect(work / "second" / "app.db")
+    connection.execute("PRAGMA page_size=1024")
+    connection.execute("CREATE TABLE t(x)")
+    connection.execute("INSERT INTO t VALUES(42)")
+    connection.commit()
+    connection.close()
+    with mount(file_bucket, name="second") as data:
+        refuses(data / "app.db")
+        # Its name stays, too; everything else works.
+        for command in (["rm"], ["mv"], ["truncate", "-s0"]):
+            words = [*command, data / "app.db", *([data / "b"] if command == ["mv"] else [])]
+            failed = subprocess.run(words, capture_output=True, text=True, check=False)
+            assert failed.returncode and "busy" in failed.stderr
+        (data / "notes").write_text("free")
+        failed = litebucket("sync", data / "app.db", check=False)
+        assert failed.returncode == 1 and "'litebucket status'" in failed.stderr
+    assert objects(file_bucket) == before
+    with mount(file_bucket, "--adopt", adopt, name="second") as data:
+        assert rows(data / "app.db") == ([42] if adopt == "local" else [1])
+        sync(data / "app.db")
+        expected = copy_at_rest(data / "app.db", work / "expected")
+    assert before.items() <= objects(file_bucket).items()
+    restore(file_bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+
+
+def test_a_name_that_was_dropped_is_free(bucket, mount, work):
+    with mount(bucket, name="first") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+        (data / "app.db").unlink()
+        harness.eventually(lambda: status(data, "app.db")["state"] == "dropped", 30, "not dropped")
+    before = objects(bucket)
+    (work / "second").mkdir()
+    commit(work / "second" / "app.db", 5)
+    with mount(bucket, name="second") as data:
+        assert rows(data / "app.db") == [5]
+        sync(data / "app.db")
+        expected = copy_at_rest(data / "app.db", work / "expected")
+    assert before.items() <= objects(bucket).items()
+    restore(bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+
+
+def test_a_bucket_that_is_away_is_not_waited_for(file_bucket, mount, work):
+    with mount(file_bucket, name="first") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+    (work / "second").mkdir()
+    commit(work / "second" / "app.db", 2)
+    away = harness.FileBucket(work / "away")
+    away.directory.mkdir()
+    with mount(away, name="second") as data:
+        away.directory.rename(work / "hidden")
+        commit(data / "app.db", 3)
+        assert rows(data / "app.db") == [2, 3]
+        (work / "hidden").rename(away.directory)
+
+
+def test_what_was_committed_while_the_bucket_was_away_is_decided_at_the_next_start(
+        file_bucket, mount, work):
+    """Slot 1 is in the spool, and is another writer's in the bucket."""
+    with mount(file_bucket, name="first") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+    before = objects(file_bucket)
+    with mount(file_bucket, name="second") as data:
+        # Nobody looked, because it was no database of the start.
+        commit(data / "app.db", 2)
+        data.wait_for_log("its next start looks")
+        assert status(data, "app.db")["state"] == "conflict"
+        data.kill()
+        data.unmount()
+        data.start()
+        refuses(data / "app.db")
+        data.kill()
+        data.unmount()
+        data.options += ["--adopt", "local"]
+        data.start()
+        commit(data / "app.db", 3)
+        sync(data / "app.db")
+        expected = copy_at_rest(data / "app.db", work / "expected")
+        # What was in the spool never got its slot.
+        old = data.directory / ".litebucket" / "aside" / kept(data)[0]["directory"]
+    assert list(old.glob("*.ltx"))
+    assert before.items() <= objects(file_bucket).items()
+    restore(file_bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+    assert rows(work / "restored") == [2, 3]
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_after_a_loss_of_power_the_file_is_rolled_forward(bucket, mount, work, journal):
+    """The disk has an older state than what was captured and sent (D20)."""
+    with mount(bucket, name="data") as data:
+        commit(data / "app.db", 1, journal=journal)
+        writer = sqlite3.connect(data / "app.db", isolation_level=None)
+        writer.execute("INSERT INTO t VALUES(2)")
+        sync(data / "app.db")
+        lost = files_of(data, "app.db")
+        for value in (3, 4):
+            writer.execute("INSERT INTO t VALUES(?)", (value,))
+            sync(data / "app.db")
+        crash_with(data, lost)
+        writer.close()
+        before = objects(bucket)
+        data.environment = ANOTHER_BOOT
+        data.start()
+        assert rows(data / "app.db") == [1, 2, 3, 4]
+        data.wait_for_log("power was lost")
+        old = data.directory / ".litebucket" / "aside" / kept(data)[0]["directory"]
+        commit(data / "app.db", 5)
+        sync(data / "app.db")
+        expected = copy_at_rest(data / "app.db", work / "expected")
+    assert rows_at(old, work) == [1, 2]
+    assert before.items() <= objects(bucket).items()
+    restore(bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+    for found in states(bucket, "app.db", work).values():
+        assert found == [1, 2, 3, 4, 5][:len(found)], "a commit was undone"
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_what_only_the_spool_has_is_rolled_forward_without_the_bucket(file_bucket, mount, work,
+                                                                      journal):
+    """Sealed, and not sent: the spool leads from nothing to the position."""
+    with mount(file_bucket, name="data", environment={
+            "LITEBUCKET_FAILPOINT": "put-sent:kill:1"}) as data:
+        commit_and_die(data, 1, journal)
+        data.kill()
+        data.unmount()
+        # The slot was filled, but that reply was lost; now the bucket is, too.
+        position = next((work / "data" / ".litebucket" / "db").glob("*/position"))
+        assert "wal-end" in position.read_text()
+        shutil.rmtree(work / "bucket")
+        (work / "bucket").mkdir()
+        make_older(data.directory / "app.db", position)
+        data.environment = ANOTHER_BOOT
+        data.start()
+        assert rows(data / "app.db") in ([1], [])
+        data.wait_for_log("power was lost")
+        sync(data / "app.db")
+        expected = copy_at_rest(data / "app.db", work / "expected")
+    restore(file_bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+
+
+def commit_and_die(data, value, journal):
+    """The daemon ends as soon as a batch is put."""
+    try:
+        commit(data / "app.db", value, journal=journal)
+    except sqlite3.OperationalError:
+        pass
+    harness.eventually(lambda: data.process.poll() is not None, 30, "it goes on")
+
+
+def make_older(database, position):
+    """Of the file, something is lost that the position knows."""
+    text = position.read_text()
+    counter = int(re.search("change-counter=([0-9]+)", text)[1])
+    position.write_text(text.replace(f"change-counter={counter}",
+                                     f"change-counter={counter + 1000}"))
+    pathlib.Path(f"{database}-wal").unlink(missing_ok=True)
+    with open(database, "r+b") as file:
+        file.seek(100)
+        file.write(b"lost")
+
+
+def test_in_the_same_boot_an_older_copy_is_somebodys_change(bucket, mount, work):
+    with mount(bucket, name="data") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+        older = files_of(data, "app.db")
+        commit(data / "app.db", 2)
+        sync(data / "app.db")
+        crash_with(data, older)
+        data.start()
+        assert rows(data / "app.db") == [1]
+        sync(data / "app.db")
+        assert kept(data) == []
+    assert list(states(bucket, "app.db", work).values())[-2:] == [[1, 2], [1]]
+
+
+def test_after_a_clean_stop_an_older_copy_is_somebodys_change(file_bucket, mount, work):
+    with mount(file_bucket, name="data") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+        older = files_of(data, "app.db")
+        commit(data / "app.db", 2)
+        sync(data / "app.db")
+    (work / "data" / "app.db").write_bytes(older["app.db"])
+    with mount(file_bucket, name="data", environment=ANOTHER_BOOT) as data:
+        assert rows(data / "app.db") == [1]
+        sync(data / "app.db")
+    assert list(states(file_bucket, "app.db", work).values())[-2:] == [[1, 2], [1]]
+
+
+def test_in_another_boot_a_newer_file_is_what_counts(file_bucket, mount, work):
+    with mount(file_bucket, name="data") as data:
+        commit(data / "app.db", 1, journal="wal")
+        sync(data / "app.db")
+        data.kill()
+        data.unmount()
+        commit(data.directory / "app.db", 2)
+        data.environment = ANOTHER_BOOT
+        data.start()
+        assert rows(data / "app.db") == [1, 2]
+        sync(data / "app.db")
+        assert kept(data) == []
+    assert list(states(file_bucket, "app.db", work).values())[-1] == [1, 2]
+
+
+def test_what_cannot_be_rolled_forward_yet_waits_and_others_do_not(file_bucket, mount, work):
+    with mount(file_bucket, name="data") as data:
+        commit(data / "app.db", 1)
+        commit(data / "other.db", 7)
+        sync(data / "other.db")
+        sync(data / "app.db")
+        older = files_of(data, "app.db")
+        commit(data / "app.db", 2)
+        sync(data / "app.db")
+        crash_with(data, older)
+        log = harness.slot_key(file_bucket, "app.db", history(file_bucket, "app.db")[-1])
+        missing = file_bucket.read(log)
+        file_bucket.remove(log)
+        data.environment = ANOTHER_BOOT
+        data.start()
+        assert rows(data / "other.db") == [7]
+        refuses(data / "app.db")
+        assert "loss of power" in status(data, "app.db")["error"]
+        data.kill()
+        data.unmount()
+        file_bucket.write(log, missing)
+        data.start()
+        assert rows(data / "app.db") == [1, 2]
+
+
+POINTS = ["adopt-aside", "adopt-incoming", "adopt-decided", "adopt-sides", "adopt-renamed",
+          "adopt-pages", "adopt-position"]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_while_it_rolls_forward_it_is_old_or_new(file_bucket, mount, work, point):
+    with mount(file_bucket, name="data") as data:
+        commit(data / "app.db", 1, journal="wal")
+        writer = sqlite3.connect(data / "app.db", isolation_level=None)
+        writer.execute("INSERT INTO t VALUES(2)")
+        sync(data / "app.db")
+        older = files_of(data, "app.db")
+        assert older["app.db-wal"]
+        writer.execute("INSERT INTO t VALUES(3)")
+        sync(data / "app.db")
+        crash_with(data, older)
+        writer.close()
+        data.environment = {**ANOTHER_BOOT, "LITEBUCKET_FAILPOINT": f"{point}:kill:1"}
+        try:
+            data.start()
+            harness.eventually(lambda: data.process.poll() is not None, 30, f"no {point}")
+            data.kill()
+        except harness.MountFailed:
+            pass
+        data.unmount()
+        before = objects(file_bucket)
+        data.environment = ANOTHER_BOOT
+        data.start()
+        assert rows(data / "app.db") == [1, 2, 3]
+        commit(data / "app.db", 4)
+        sync(data / "app.db")
+        expected = copy_at_rest(data / "app.db", work / "expected")
+        asides = [data.directory / ".litebucket" / "aside" / o["directory"] for o in kept(data)]
+    assert not list((work / "data" / ".litebucket" / "incoming").iterdir())
+    assert any(rows_at(aside, work) == [1, 2] for aside in asides)
+    assert before.items() <= objects(file_bucket).items()
+    restore(file_bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+    assert_intact(work / "restored")
+
+
+def rows_at(directory, work):
+    target = work / directory.name
+    shutil.copytree(directory, target)
+    return rows(target / "database")
+
+
+@pytest.mark.parametrize("point", ["adopt-decided", "adopt-pages", "adopt-position"])
+def test_killed_while_it_is_adopted_it_is_adopted_at_the_next_start(file_bucket, mount, work,
+                                                                    point):
+    with mount(file_bucket, name="first") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+    before = objects(file_bucket)
+    (work / "second").mkdir()
+    restore(file_bucket, "app.db", work / "second" / "app.db")
+    data = mount(file_bucket, name="second",
+                 environment={"LITEBUCKET_FAILPOINT": f"{point}:kill:1"})
+    try:
+        data.start()
+        harness.eventually(lambda: data.process.poll() is not None, 30, f"no {point}")
+        data.kill()
+    except harness.MountFailed:
+        pass
+    data.unmount()
+    data.environment = {}
+    with data:
+        commit(data / "app.db", 2)
+        sync(data / "app.db")
+    assert before.items() <= objects(file_bucket).items()
+    assert list(states(file_bucket, "app.db", work).values())[-1] == [1, 2]
+
+
+def test_we_go_on_behind_what_litestream_wrote(work, mount, judges):
+    replica = harness.ROOT / "tests" / "fixtures" / "litestream"
+    shutil.copytree(replica / "replica", work / "bucket" / "app.db")
+    bucket = harness.FileBucket(work / "bucket")
+    before = objects(bucket)
+    (work / "data").mkdir()
+    restore(bucket, "app.db", work / "data" / "app.db")
+    with mount(bucket, name="data") as data:
+        connection = sqlite3.connect(data / "app.db", isolation_level=None)
+        connection.execute("CREATE TABLE ours(x)")
+        connection.close()
+        sync(data / "app.db")
+        expected = copy_at_rest(data / "app.db", work / "expected")
+    assert before.items() <= objects(bucket).items()
+    assert len(objects(bucket)) == len(before) + 1
+    restore(bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+    harness.run(judges / "litestream", "restore", "-o", work / "by-litestream",
+                bucket.url_of("app.db"), env=bucket.environment())
+    assert_same_bytes(work / "by-litestream", expected)
+
+
+def test_a_large_database_that_is_decided_about_keeps_no_other_waiting(file_bucket, mount, work):
+    with mount(file_bucket, name="first") as data:
+        for name in ("a.db", "b.db", "c.db"):
+            commit(data / name, 1)
+            first = sync(data / name)
+            commit(data / name, 2)
+            sync(data / name)
+    (work / "second").mkdir()
+    for name in ("a.db", "b.db", "c.db"):
+        restore(file_bucket, name, work / "second" / name, first)
+    with mount(file_bucket, name="second") as data:
+        # Names, attributes and other files do not wait; who opens one does.
+        assert sorted(path.name for path in data.point.iterdir()) == ["a.db", "b.db", "c.db"]
+        for name in ("c.db", "a.db", "b.db"):
+            assert rows(data / name) == [1, 2]
+        assert {status(data, name)["state"] for name in ("a.db", "b.db", "c.db")} <= {"idle", "busy",
+                                                                                    "resync"}
