@@ -82,7 +82,7 @@ static struct item *take(struct decider *d)
 	return NULL;
 }
 
-/* It could not be brought about; that may be different later. */
+/* It could not be brought about, and that may be different later. */
 static void try_later(struct decider *d, struct item *item)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&d->lock);
@@ -95,25 +95,18 @@ static void try_later(struct decider *d, struct item *item)
 	(void)pthread_cond_signal(&d->changed);
 }
 
-static bool may_change(int rc)
-{
-	return bucket_transient(rc) || rc == -ENOSPC || rc == -EDQUOT ||
-	       rc == -EIO || rc == -ENOMEM;
-}
-
 /* The database is served from here on. */
 static void let_go(struct decider *d, struct item *item)
 {
 	const char *path = item->origin.path;
-	uint64_t token = 0;
 
 	if (item->origin.replaced)
-		token = d->config.replaced(d->config.arg, path);
+		d->config.replaced(d->config.arg, path);
 	/* A failure is capture's to log and to mend. */
 	(void)capture_let_go(d->capture, path);
 	gate_lift(d->config.gate, path, GATE_HISTORY);
-	if (token)
-		d->config.forget(d->config.arg, path, token);
+	if (item->origin.replaced)
+		d->config.forget(d->config.arg, path);
 	free_item(item);
 }
 
@@ -138,10 +131,10 @@ static void decide(struct decider *d, struct item *item)
 	}
 	(void)gate_close(d->config.gate, item->origin.path, GATE_HISTORY,
 			 -EBUSY, error_message());
-	if (may_change(rc))
-		try_later(d, item);
+	if (rc == -ENOTUNIQ)
+		free_item(item); /* --adopt is for the next start */
 	else
-		free_item(item);
+		try_later(d, item);
 }
 
 static void *work(void *arg)

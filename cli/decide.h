@@ -30,7 +30,6 @@
  * bucket is asked twice or so for each; one that is rolled forward is fetched.
  */
 #include <stdbool.h>
-#include <stdint.h>
 
 #include "base/cleanup.h"
 
@@ -55,10 +54,10 @@ struct decider_config {
 
 	/*
 	 * The file at path is another now: mount_replaced(), and, once it is
-	 * not held any more, mount_forget() with what that returned.
+	 * not held any more, mount_forget().
 	 */
-	uint64_t (*replaced)(void *arg, const char *path);
-	void (*forget)(void *arg, const char *path, uint64_t token);
+	void (*replaced)(void *arg, const char *path);
+	void (*forget)(void *arg, const char *path);
 	void *arg;
 };
 

@@ -285,16 +285,20 @@ static struct mount *mount_of(struct node *n)
 	return n->mount;
 }
 
-static uint64_t replaced(void *arg, const char *path)
+static void replaced(void *arg, const char *path)
 {
 	struct mount *m = mount_of(arg);
 
-	return m ? mount_replaced(m, path) : 0;
+	if (m)
+		mount_replaced(m, path);
 }
 
-static void forget(void *arg, const char *path, uint64_t token)
+static void forget(void *arg, const char *path)
 {
-	mount_forget(mount_of(arg), path, token);
+	struct mount *m = mount_of(arg);
+
+	if (m)
+		mount_forget(m, path);
 }
 
 static int open_decider(struct node *n)

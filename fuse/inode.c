@@ -413,25 +413,22 @@ void inode_known(struct inode_table *t, const char *path, uint64_t *ret_parent,
 	}
 }
 
-bool inode_replaced(struct inode_table *t, const char *path,
-		    uint64_t *ret_parent)
+void inode_replaced(struct inode_table *t, const char *path)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&t->lock);
 	struct inode *inode = &t->root;
 
 	while (*path) {
-		char name[NAME_MAX + 1];
+		char part[NAME_MAX + 1];
 		size_t size = strcspn(path, "/");
 		struct inode_name *n;
 
-		(void)snprintf(name, sizeof(name), "%.*s", (int)size, path);
-		n = find_name(t, inode, name);
+		(void)snprintf(part, sizeof(part), "%.*s", (int)size, path);
+		n = find_name(t, inode, part);
 		if (!n)
-			return false;
-		*ret_parent = inode_number(t, inode);
+			return; /* the kernel does not know it */
 		inode = n->inode;
 		path += size + (path[size] == '/');
 	}
 	atomic_store(&inode->replaced, true);
-	return true;
 }

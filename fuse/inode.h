@@ -121,12 +121,10 @@ void inode_known(struct inode_table *t, const char *path, uint64_t *ret_parent,
 		 const char **ret_name, uint64_t *ret_number);
 
 /*
- * Somebody has put another file in the place of the one at path, beneath the
- * mount.  Returns whether the kernel knows the old one; then ret_parent gets the
- * number of its directory.
+ * Somebody may have put another file in the place of the one at path, beneath
+ * the mount.
  */
-bool inode_replaced(struct inode_table *t, const char *path,
-		    uint64_t *ret_parent);
+void inode_replaced(struct inode_table *t, const char *path);
 
 /*
  * The path below the root, without a leading slash; "" is the root.  -ENOENT:

@@ -282,27 +282,6 @@ void mount_ask_again(struct mount *m)
 	wake(m);
 }
 
-uint64_t mount_replaced(struct mount *m, const char *path)
-{
-	uint64_t parent;
-
-	return inode_replaced(&m->inodes, path, &parent) ? parent : 0;
-}
-
-/*
- * The kernel takes the directory's lock for this, so requests that have it must
- * be answered meanwhile.
- */
-void mount_forget(struct mount *m, const char *path, uint64_t parent)
-{
-	const char *slash = strrchr(path, '/');
-	const char *name = slash ? slash + 1 : path;
-
-	if (parent)
-		(void)fuse_lowlevel_notify_inval_entry(m->session, parent, name,
-						       strlen(name));
-}
-
 /*
  * The end of a mount, in a thread of its own because the loop must go on
  * serving: umount(2) itself may need it, to write pages that were mapped.
@@ -440,9 +419,20 @@ static void forget_file(struct mount *m, const char *path)
 						       strlen(name));
 }
 
+static const char *const sides[] = {"", "-wal", "-shm", "-journal"};
+
+void mount_replaced(struct mount *m, const char *path)
+{
+	char name[INODE_PATH_SIZE + 16];
+
+	for (int i = 0; i < 4; i++) {
+		(void)snprintf(name, sizeof(name), "%s%s", path, sides[i]);
+		inode_replaced(&m->inodes, name);
+	}
+}
+
 void mount_forget(struct mount *m, const char *path)
 {
-	static const char *const sides[] = {"", "-wal", "-shm", "-journal"};
 	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
 	char name[INODE_PATH_SIZE + 16];
 

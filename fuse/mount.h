@@ -106,13 +106,11 @@ int mount_serve(struct mount *m);
 void mount_stop(struct mount *m);
 
 /*
- * The file at path, which nobody has open and admit() does not admit, was
- * replaced beneath the mount.  mount_replaced() before it is admitted; then,
- * without a lock, mount_forget() with what that returned: what the kernel
- * remembers of the old one goes.
+ * The files of the database at path, which nobody has open and admit() does not
+ * admit, were replaced beneath the mount: who opens one gets what is there now.
+ * For before it is admitted; mount_forget() is for right after.
  */
-uint64_t mount_replaced(struct mount *m, const char *path);
-void mount_forget(struct mount *m, const char *path, uint64_t token);
+void mount_replaced(struct mount *m, const char *path);
 
 /* Something that mount_config.admit() says may have changed.  Any thread. */
 void mount_ask_again(struct mount *m);

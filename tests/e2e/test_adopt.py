@@ -418,29 +418,43 @@ def test_in_another_boot_a_newer_file_is_what_counts(file_bucket, mount, work):
     assert list(states(file_bucket, "app.db", work).values())[-1] == [1, 2]
 
 
-def test_what_cannot_be_rolled_forward_yet_waits_and_others_do_not(file_bucket, mount, work):
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_what_cannot_be_rolled_forward_yet_waits_and_others_do_not(file_bucket, mount, work,
+                                                                   journal):
     with mount(file_bucket, name="data") as data:
-        commit(data / "app.db", 1)
+        commit(data / "app.db", 1, journal=journal)
         commit(data / "other.db", 7)
+        writer = sqlite3.connect(data / "app.db", isolation_level=None)
+        writer.execute("INSERT INTO t VALUES(2)")
         sync(data / "other.db")
         sync(data / "app.db")
         older = files_of(data, "app.db")
-        commit(data / "app.db", 2)
+        writer.execute("INSERT INTO t VALUES(3)")
         sync(data / "app.db")
         crash_with(data, older)
-        log = harness.slot_key(file_bucket, "app.db", history(file_bucket, "app.db")[-1])
-        missing = file_bucket.read(log)
-        file_bucket.remove(log)
+        writer.close()
+        slot = harness.slot_key(file_bucket, "app.db", history(file_bucket, "app.db")[-1])
+        missing = file_bucket.read(slot)
+        file_bucket.remove(slot)
         data.environment = ANOTHER_BOOT
         data.start()
         assert rows(data / "other.db") == [7]
+        harness.eventually(lambda: status(data, "app.db")["state"] == "closed", 30, "not closed")
         refuses(data / "app.db")
         assert "loss of power" in status(data, "app.db")["error"]
-        data.kill()
-        data.unmount()
-        file_bucket.write(log, missing)
-        data.start()
-        assert rows(data / "app.db") == [1, 2]
+        # What the kernel remembers of the old files is not what it then gets.
+        assert (data / "app.db").stat().st_size == len(older["app.db"])
+        assert (data / "app.db-wal").exists() == (journal == "wal")
+        file_bucket.write(slot, missing)
+        harness.eventually(lambda: status(data, "app.db")["state"] not in ("closed", "pending"),
+                           30, "it stays closed")
+        assert rows(data / "app.db") == [1, 2, 3]
+        commit(data / "app.db", 4)
+        sync(data / "app.db")
+        expected = copy_at_rest(data / "app.db", work / "expected")
+    restore(file_bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+    assert rows(work / "restored") == [1, 2, 3, 4]
 
 
 POINTS = ["adopt-aside", "adopt-incoming", "adopt-decided", "adopt-sides", "adopt-renamed",
