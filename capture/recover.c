@@ -15,6 +15,30 @@
 
 #include "capture/table.h"
 
+static int keep_path(sqlite3_vfs *vfs, const char *name, int size, char *ret)
+{
+	(void)snprintf(ret, (size_t)size, "%s", name);
+	return SQLITE_OK;
+}
+
+/*
+ * SQLite's files with names as they are: it makes them absolute otherwise, and
+ * the working directory may be covered by a mount, or have no name at all.
+ */
+static const char *vfs_beneath(void)
+{
+	static sqlite3_vfs vfs;
+	const sqlite3_vfs *usual = sqlite3_vfs_find(NULL);
+
+	if (!usual)
+		return NULL;
+	vfs = *usual;
+	vfs.zName = "beneath";
+	vfs.pNext = NULL;
+	vfs.xFullPathname = keep_path;
+	return sqlite3_vfs_register(&vfs, 0) == SQLITE_OK ? vfs.zName : NULL;
+}
+
 /* In the child: reading anything makes SQLite look for a hot journal. */
 static int open_once(const char *path)
 {
@@ -24,7 +48,8 @@ static int open_once(const char *path)
 
 	/* So that no name, like ":memory:", means anything else. */
 	(void)snprintf(name, sizeof(name), "./%s", path);
-	rc = sqlite3_open_v2(name, &db, SQLITE_OPEN_READWRITE, NULL);
+	rc = sqlite3_open_v2(name, &db, SQLITE_OPEN_READWRITE,
+			     vfs_beneath());
 
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema",

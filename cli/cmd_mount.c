@@ -28,6 +28,7 @@ struct mount_settings {
 	int ready_fd;
 	uint64_t pending_byte;
 	bool force;
+	const char *on_stop;
 };
 
 static const struct option mount_options[] = {
@@ -52,6 +53,9 @@ static const struct option mount_options[] = {
 	OPTION(struct mount_settings, stop_timeout_ms, .name = "stop-timeout",
 	       .kind = OPTION_DURATION, .value = "DURATION", .fallback = "30s",
 	       .help = "how long an end waits for the bucket"),
+	OPTION(struct mount_settings, on_stop, .name = "on-stop",
+	       .kind = OPTION_TEXT, .value = "WHAT", .fallback = "leave",
+	       .help = "a mount in use at its end: leave it dead, or unmount"),
 	OPTION(struct mount_settings, log_level, .name = "log-level",
 	       .kind = OPTION_LEVEL, .value = "LEVEL", .fallback = "info",
 	       .help = "debug, info, warn or error"),
@@ -98,7 +102,8 @@ static int finish(int rc)
 	int code = CLI_OK;
 
 	if (rc == -EBUSY) {
-		log_warn("files were in use; their users get errors", NULL);
+		log_warn("the mount was in use to the end", "reason=%s",
+			 log_quote(error_message()));
 	} else if (rc < 0) {
 		log_error("the mount failed", "error=%s",
 			  log_quote(error_message()));
@@ -159,6 +164,7 @@ static int serve(const struct mount_settings *s, const struct place *place,
 		.connections = s->upload_connections,
 		.stop_timeout_ms = s->stop_timeout_ms,
 		.pending_byte = s->pending_byte,
+		.unmount_in_use = strcmp(s->on_stop, "unmount") == 0,
 		.ready = ready,
 		.arg = (void *)s,
 	};
@@ -174,6 +180,16 @@ static int serve(const struct mount_settings *s, const struct place *place,
 	return rc;
 }
 
+static int check_settings(const struct mount_settings *s)
+{
+	if (strcmp(s->on_stop, "leave") == 0 ||
+	    strcmp(s->on_stop, "unmount") == 0)
+		return 0;
+	return error_set(-ERR_USAGE,
+			 "--on-stop: '%s' is neither leave nor unmount",
+			 s->on_stop);
+}
+
 static int run(const void *settings, char **operands)
 {
 	const struct mount_settings *s = settings;
@@ -181,6 +197,8 @@ static int run(const void *settings, char **operands)
 	enum adopt adopt;
 	int rc;
 
+	if (check_settings(s) < 0)
+		return cli_fail_usage(&cmd_mount);
 	log_set_level(s->log_level);
 	if (s->ready_fd >= 0)
 		(void)fcntl(s->ready_fd, F_SETFD, FD_CLOEXEC);

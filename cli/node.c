@@ -402,6 +402,7 @@ int node_serve(struct node *n)
 		.helper_nonce = helper_nonce(n->helper),
 		/* The rest of the time is for the bucket. */
 		.stop_timeout_ms = n->config.stop_timeout_ms / 3 * 2,
+		.unmount_in_use = n->config.unmount_in_use,
 		.admit = admit,
 		.in_use = in_use,
 		.control = node_control,

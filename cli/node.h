@@ -47,6 +47,7 @@ struct node_config {
 	unsigned connections;
 	int64_t stop_timeout_ms; /* from node_stop() to the end */
 	enum adopt adopt;	 /* where files and bucket differ */
+	bool unmount_in_use;	 /* at the end, see fuse/mount.h */
 	uint64_t pending_byte;	 /* SQLite's first lock byte (D39) */
 
 	/* The mount is there, and will answer.  In node_serve(). */

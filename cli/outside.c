@@ -21,7 +21,8 @@ enum {
 	NAMES_ALONE_MS = 1000, /* where only that tells */
 	/* A program that only just closed its files is given this time. */
 	PATIENCE_MS = 1000,
-	/* Between two searches for who came while the mount was there. */
+	/* Until the first search for who is there, and between two of them. */
+	FIRST_ROUND_MS = 2000,
 	ROUND_MS = 60000,
 };
 
@@ -107,12 +108,34 @@ static int add_files(struct users_files *files, int dirfd, const char *path)
 	return rc;
 }
 
-static int find_users(struct outside *o, const char *path, struct users *ret)
+/* path, or every database if that is NULL. */
+static int find_once(struct outside *o, const char *path, struct users *ret)
 {
 	AUTO(users_files) struct users_files files = {0};
-	int rc = add_files(&files, o->config.dirfd, path);
+	const char *each = path;
+	int rc = 0;
 
+	for (size_t i = 0; rc == 0; i++) {
+		if (!path)
+			each = o->config.database(o->config.arg, i);
+		else if (i)
+			break;
+		if (!each)
+			break;
+		rc = add_files(&files, o->config.dirfd, each);
+	}
 	return rc < 0 ? rc : users_find(&files, ret);
+}
+
+/*
+ * A journal that is deleted meanwhile gives its inode number to some other
+ * file; what is true is found twice.
+ */
+static int find_users(struct outside *o, const char *path, struct users *ret)
+{
+	int rc = find_once(o, path, ret);
+
+	return rc < 0 || ret->n == 0 ? rc : find_once(o, path, ret);
 }
 
 /* The loop may find it in use again the moment after; not in between. */
@@ -268,15 +291,9 @@ static void report(struct outside *o, const struct users *users)
 
 static void go_round(struct outside *o)
 {
-	AUTO(users_files) struct users_files files = {0};
 	AUTO(mem) struct users *users = calloc(1, sizeof(*users));
-	const char *path;
-	int rc = 0;
 
-	for (size_t i = 0;
-	     rc == 0 && (path = o->config.database(o->config.arg, i)); i++)
-		rc = add_files(&files, o->config.dirfd, path);
-	if (rc == 0 && users && files.n && users_find(&files, users) == 0)
+	if (users && find_users(o, NULL, users) == 0)
 		report(o, users);
 }
 
@@ -294,7 +311,7 @@ static bool pause_until(struct outside *o, int64_t until_ms)
 static void *watch(void *arg)
 {
 	struct outside *o = arg;
-	int64_t round_ms = clock_monotonic_ms(), until_ms;
+	int64_t round_ms = clock_monotonic_ms() + FIRST_ROUND_MS, until_ms;
 
 	do {
 		bool held = look_at_held(o);

@@ -57,10 +57,22 @@ static int check_unmounted(const char *directory)
 			 directory);
 }
 
+/*
+ * Beneath a mount that a crash or a stop left dead, if possible: programs that
+ * only wait for it to come back must not meet the plain files meanwhile.
+ */
 static int open_directory(const char *directory, int *ret_fd)
 {
-	AUTO(fd) int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	AUTO(fd) int fd = -1;
+	int rc;
 
+	if (!mountpoint_is_dead(directory) ||
+	    mountpoint_open_beneath(directory, &fd) < 0) {
+		rc = mountpoint_remove_dead(directory);
+		if (rc < 0)
+			return rc;
+		fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
 	if (fd < 0 && errno == ENOENT)
 		return error_set(-ENOENT, "there is no such directory; create "
 					  "it first");
@@ -69,6 +81,18 @@ static int open_directory(const char *directory, int *ret_fd)
 	if (faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
 		return error_errno("writing to it");
 	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int check_mountpoint_apart(const struct place *place)
+{
+	if (strcmp(place->mountpoint, place->directory) != 0 &&
+	    paths_within(place->mountpoint, place->directory))
+		return error_set(-ERR_USAGE,
+				 "the mountpoint '%s' lies inside '%s', and so "
+				 "would contain itself; take one outside, or "
+				 "leave --mountpoint out to mount over DIR",
+				 place->mountpoint, place->directory);
 	return 0;
 }
 
@@ -82,14 +106,7 @@ static int check_mountpoint(const struct place *place)
 		return error_set(-ENOTDIR,
 				 "the mountpoint '%s' is no directory",
 				 place->mountpoint);
-	if (strcmp(place->mountpoint, place->directory) != 0 &&
-	    paths_within(place->mountpoint, place->directory))
-		return error_set(-ERR_USAGE,
-				 "the mountpoint '%s' lies inside '%s', and so "
-				 "would contain itself; take one outside, or "
-				 "leave --mountpoint out to mount over DIR",
-				 place->mountpoint, place->directory);
-	return 0;
+	return check_mountpoint_apart(place);
 }
 
 /* A file:// bucket inside the mount would replicate itself. */
@@ -146,8 +163,6 @@ static int find_directory(const char *directory, struct place *ret)
 	int rc = paths_resolve(directory, &ret->directory);
 
 	if (rc == 0)
-		rc = mountpoint_remove_dead(ret->directory);
-	if (rc == 0)
 		rc = check_unmounted(ret->directory);
 	if (rc == 0)
 		rc = check_none_below(ret->directory);
@@ -160,9 +175,10 @@ static int find_mountpoint(const char *mountpoint, struct place *ret)
 {
 	int rc = paths_resolve(mountpoint, &ret->mountpoint);
 
-	if (rc == 0)
-		rc = mountpoint_remove_dead(ret->mountpoint);
-	return rc < 0 ? rc : check_mountpoint(ret);
+	/* A dead mount is a directory, and fit; it stays until ours is there. */
+	if (rc < 0 || mountpoint_is_dead(ret->mountpoint))
+		return rc < 0 ? rc : check_mountpoint_apart(ret);
+	return check_mountpoint(ret);
 }
 
 int place_find(const char *directory, const char *mountpoint,

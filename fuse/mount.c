@@ -17,6 +17,7 @@
 #include "fuse/killpriv.h"
 #include "fuse/mountpoint.h"
 #include "fuse/ops.h"
+#include "fuse/users.h"
 
 #include "fuse/mount.h"
 
@@ -176,12 +177,34 @@ static int not_mounted(const struct mount *m)
 			 complaint[0] ? complaint : "not permitted", advice);
 }
 
+/* At once in the place of a dead mount, if there is one. */
+static int mount_there(struct mount *m)
+{
+	char place[MOUNTPOINT_PLACE_SIZE];
+	int rc = mountpoint_prepare_place(m->mountpoint, place);
+
+	if (rc < 0) {
+		rc = mountpoint_remove_dead(m->mountpoint);
+		if (rc < 0)
+			return rc;
+		return fuse_session_mount(m->session, m->mountpoint) ?
+			       not_mounted(m) :
+			       0;
+	}
+	if (fuse_session_mount(m->session, place) != 0) {
+		(void)rmdir(place);
+		return not_mounted(m);
+	}
+	m->mounted = true;
+	return mountpoint_replace(m->mountpoint, place);
+}
+
 static int mount_session(struct mount *m)
 {
-	int fd, rc;
+	int fd, rc = mount_there(m);
 
-	if (fuse_session_mount(m->session, m->mountpoint) != 0)
-		return not_mounted(m);
+	if (rc < 0)
+		return rc;
 	m->mounted = true;
 	rc = killpriv_install(m->session);
 	if (rc < 0)
@@ -290,7 +313,10 @@ struct drain {
 	struct mount *m;
 	pthread_t thread;
 	bool started;
-	bool files_open; /* at the end; read after joining */
+
+	/* At the end; read after joining. */
+	bool in_use;
+	char users[USERS_TEXT_SIZE];
 };
 
 enum {
@@ -306,7 +332,7 @@ static bool patience_is_over(struct mount *m, int64_t until_ms)
 /*
  * As long as someone has a file open the mount stays where it is, so that
  * nobody meets the directory beneath.  A working directory alone also keeps it
- * busy, but cutting that off does no harm.
+ * busy, but whoever sits there is not going to leave.
  */
 static bool drained(struct mount *m)
 {
@@ -325,12 +351,30 @@ static bool drained(struct mount *m)
 	return false;
 }
 
+/* While the connection is there, because many end when it is cut. */
+static void note_users(struct drain *d)
+{
+	struct users_files files = {
+		.whole_device = true,
+		.dev = mountpoint_device(d->m->mountpoint),
+	};
+	AUTO(mem) struct users *users = calloc(1, sizeof(*users));
+
+	/* Somebody has taken it away himself, and knows what he does. */
+	d->in_use = files.dev != 0;
+	if (users && files.dev && users_find(&files, users) == 0 && users->n)
+		users_describe(users, d->users);
+	else
+		(void)snprintf(d->users, sizeof(d->users),
+			       "processes that cannot be seen from here");
+}
+
 static void *drain(void *arg)
 {
 	struct drain *d = arg;
 
 	if (!drained(d->m)) {
-		d->files_open = handles_count(&d->m->handles) > 0;
+		note_users(d);
 		atomic_store(&d->m->cut, true);
 		wake(d->m);
 	}
@@ -464,10 +508,11 @@ static int sever(struct mount *m)
 }
 
 /*
- * Cut the connection, unless it is already, and remove the mount.  No worker
- * may be about to reply, because the descriptor it would write to is closed.
+ * Cut the connection, unless it is already, and remove the mount, unless it is
+ * to stay.  No worker may be about to reply, because the descriptor it would
+ * write to is closed.
  */
-static void disconnect(struct mount *m)
+static void disconnect(struct mount *m, bool stay)
 {
 	controls_dismiss(&m->controls);
 	workers_finish(&m->workers);
@@ -475,10 +520,26 @@ static void disconnect(struct mount *m)
 		log_debug("cutting the connection", "error=%s",
 			  log_quote(error_message()));
 	fuse_session_unmount(m->session);
-	if (mountpoint_remove_dead(m->mountpoint) < 0)
+	if (!stay && mountpoint_remove_dead(m->mountpoint) < 0)
 		log_debug("the mount stays behind", "reason=%s",
 			  log_quote(error_message()));
 	m->mounted = false;
+}
+
+static int was_in_use(const struct mount *m, const struct drain *d)
+{
+	if (m->config.unmount_in_use)
+		return error_set(-EBUSY,
+				 "'%s' was unmounted while in use; these get "
+				 "errors, and see the plain files when they "
+				 "open them again: %s",
+				 m->mountpoint, d->users);
+	return error_set(-EBUSY,
+			 "'%s' is in use, and so stays mounted, but dead: its "
+			 "users get errors, and nobody writes the plain files "
+			 "unseen; the next 'litebucket mount' goes on, and "
+			 "'umount -l' gives access to the files: %s",
+			 m->mountpoint, d->users);
 }
 
 int mount_serve(struct mount *m)
@@ -490,12 +551,9 @@ int mount_serve(struct mount *m)
 	rc = loop(m, &d);
 	if (d.started)
 		(void)pthread_join(d.thread, NULL);
-	disconnect(m);
-	if (rc == 0 && d.files_open)
-		rc = error_set(-EBUSY,
-			       "files in '%s' were still open; their "
-			       "users get errors from now on",
-			       m->mountpoint);
+	disconnect(m, d.in_use && !m->config.unmount_in_use);
+	if (rc == 0 && d.in_use)
+		rc = was_in_use(m, &d);
 	return rc;
 }
 
@@ -504,11 +562,12 @@ void mount_free(struct mount *m)
 	if (!m)
 		return;
 	if (m->mounted)
-		disconnect(m);
+		disconnect(m, false);
 	workers_cleanup(&m->workers);
 	controls_cleanup(&m->controls);
 	if (m->session)
 		fuse_session_destroy(m->session);
+	ops_dir_cleanup(m);
 	handles_cleanup(&m->handles);
 	inode_table_cleanup(&m->inodes);
 	(void)pthread_mutex_destroy(&m->notify_lock);

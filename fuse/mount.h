@@ -46,6 +46,9 @@ struct mount_config {
 	/* After mount_stop(), how long open files may stay open; 0: not. */
 	int64_t stop_timeout_ms;
 
+	/* If it is in use even then: take the mount away from its users. */
+	bool unmount_in_use;
+
 	/*
 	 * May the file at path be opened, or created, truncated by its name,
 	 * linked, unlinked or renamed, now?  With below, also everything below
@@ -89,13 +92,19 @@ int mount_new(const struct mount_config *config, struct mount **ret);
  * Serve until mount_stop() or until somebody unmounts.
  *
  * A stop goes on serving, everything as before, until no file is open any
- * more or stop_timeout_ms is over.  Then the connection is cut before the
- * mount is removed, in this order: whoever still has a file open gets errors
- * (ENOTCONN) and can no longer write, so that it and those who open the
- * directory beneath, under locks of their own, never write the same database.
- * -EBUSY: it came to that; nothing that was answered is lost.
+ * more or stop_timeout_ms is over.  If nobody uses the mount then, it is
+ * removed.  Otherwise its connection is cut: whoever has a file open gets
+ * errors (ENOTCONN) and can no longer write.  And it stays where it is, dead,
+ * because its users would open their files again, and meet the directory
+ * beneath, where nothing of what they write would be seen.  With
+ * unmount_in_use it is removed, but only after it was cut, so that those who
+ * still have files open and those who open the directory beneath, under locks
+ * of their own, never write the same database.
  *
- * When it returns nothing is mounted any more, and all requests are done.
+ * -EBUSY: it came to that; the sentence names the users.  Nothing that was
+ * answered is lost.
+ *
+ * When it returns there is no connection any more, and all requests are done.
  */
 int mount_serve(struct mount *m);
 

@@ -8,6 +8,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -77,6 +78,25 @@ static bool ours_is_mounted(const char *path)
 	return ours;
 }
 
+dev_t mountpoint_device(const char *path)
+{
+	AUTO(file) FILE *mounts = fopen("/proc/self/mountinfo", "re");
+	AUTO(mem) char *line = NULL;
+	size_t capacity = 0;
+	dev_t device = 0;
+
+	while (mounts && getline(&line, &capacity, mounts) > 0) {
+		unsigned major, minor;
+		char *point, *type;
+
+		if (sscanf(line, "%*d %*d %u:%u", &major, &minor) == 2 &&
+		    parse_mount(line, &point, &type) &&
+		    strcmp(point, path) == 0)
+			device = makedev(major, minor);
+	}
+	return device;
+}
+
 static int run_fusermount(const char *option, const char *path)
 {
 	const char *args[] = {"fusermount3", "-q", option, "--", path, NULL};
@@ -127,6 +147,111 @@ int mountpoint_remove_dead(const char *path)
 	return 0;
 }
 
+bool mountpoint_is_dead(const char *path)
+{
+	struct statvfs st;
+
+	return statvfs(path, &st) < 0 && errno == ENOTCONN &&
+	       ours_is_mounted(path);
+}
+
+/* Is anything else than ours mounted at the same place? */
+static bool others_are_mounted(const char *path)
+{
+	AUTO(file) FILE *mounts = fopen("/proc/self/mountinfo", "re");
+	AUTO(mem) char *line = NULL;
+	size_t capacity = 0;
+	bool others = !mounts;
+
+	while (mounts && getline(&line, &capacity, mounts) > 0) {
+		char *point, *type;
+
+		if (parse_mount(line, &point, &type) &&
+		    strcmp(point, path) == 0 &&
+		    strcmp(type, MOUNTPOINT_TYPE) != 0)
+			others = true;
+	}
+	return others;
+}
+
+/*
+ * A copy of the mount that the directory above lies in, attached nowhere: in
+ * it nothing covers our directory.
+ */
+int mountpoint_open_beneath(const char *path, int *ret_fd)
+{
+	AUTO(mem) char *above = strdup(path);
+	AUTO(fd) int tree = -1;
+	char *name = above ? strrchr(above, '/') : NULL;
+	int fd;
+
+	if (!name || !name[1] || others_are_mounted(path))
+		return -EOPNOTSUPP;
+	*name++ = '\0';
+	tree = open_tree(AT_FDCWD, *above ? above : "/",
+			 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (tree < 0)
+		return -EOPNOTSUPP;
+	fd = openat(tree, name,
+		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -EOPNOTSUPP;
+	*ret_fd = fd;
+	return 0;
+}
+
+#ifndef MOVE_MOUNT_BENEATH
+#define MOVE_MOUNT_BENEATH 0x00000200 /* Linux 6.5 */
+#endif
+
+int mountpoint_prepare_place(const char *path,
+			     char ret_place[MOUNTPOINT_PLACE_SIZE])
+{
+	if (geteuid() != 0 || !mountpoint_is_dead(path))
+		return -EOPNOTSUPP;
+	(void)snprintf(ret_place, MOUNTPOINT_PLACE_SIZE,
+		       "/tmp/litebucket-mount-XXXXXX");
+	return mkdtemp(ret_place) ? 0 : -EOPNOTSUPP;
+}
+
+/* Put a copy of what is mounted at place between path and its dead mount. */
+static int move_beneath(const char *path, const char *place)
+{
+	AUTO(fd) int tree = open_tree(AT_FDCWD, place,
+				      OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	if (tree < 0)
+		return error_errno("copying a mount");
+	if (move_mount(tree, "", AT_FDCWD, path,
+		       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_BENEATH) < 0)
+		return error_errno("moving a mount beneath a dead one");
+	return 0;
+}
+
+/* Put it there, once the dead ones are gone. */
+static int move_over(const char *path, const char *place)
+{
+	int rc = mountpoint_remove_dead(path);
+
+	if (rc == 0 && mount(place, path, NULL, MS_MOVE, NULL) < 0)
+		rc = error_errno("moving the mount to '%s'", path);
+	return rc;
+}
+
+int mountpoint_replace(const char *path, const char *place)
+{
+	int rc = move_beneath(path, place);
+
+	/* Only one: the next is ours, and would have to answer. */
+	if (rc == 0)
+		rc = unmount(path, MNT_DETACH, "-uz");
+	else
+		rc = move_over(path, place);
+	(void)umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW);
+	(void)rmdir(place);
+	return rc;
+}
+
 /* The canonical name, without asking anybody who may be mounted there. */
 static int resolve(const char *path, char **ret)
 {
@@ -161,11 +286,9 @@ int mountpoint_prepare(const char *path, char **ret)
 				 "absolute path",
 				 path);
 	rc = resolve(path, &resolved);
-	if (rc == 0)
-		rc = mountpoint_remove_dead(resolved);
 	if (rc < 0)
 		return rc;
-	if (ours_is_mounted(resolved))
+	if (ours_is_mounted(resolved) && !mountpoint_is_dead(resolved))
 		return error_set(-EBUSY,
 				 "another litebucket is mounted at "
 				 "'%s'; stop it first",

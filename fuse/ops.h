@@ -37,6 +37,7 @@ struct mount {
 	struct workers workers;
 	struct controls controls;
 	struct held_requests held; /* the loop thread's */
+	struct directory *directories; /* open ones; the loop thread's */
 	int proc_fd;	    /* /proc/self/fd, to open an inode again */
 	bool privileged;    /* we may create files as the caller */
 	bool mounted;	    /* the session has a connection to end */
@@ -56,6 +57,9 @@ enum {
 void ops_name_fill(struct fuse_lowlevel_ops *ops);
 void ops_create_fill(struct fuse_lowlevel_ops *ops);
 void ops_dir_fill(struct fuse_lowlevel_ops *ops);
+
+/* Close what was open when the connection was cut. */
+void ops_dir_cleanup(struct mount *m);
 void ops_attr_fill(struct fuse_lowlevel_ops *ops);
 void ops_xattr_fill(struct fuse_lowlevel_ops *ops);
 void ops_file_fill(struct fuse_lowlevel_ops *ops);

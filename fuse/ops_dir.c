@@ -18,6 +18,7 @@ struct directory {
 	struct inode *inode;
 	struct dirent *pending; /* read, but there was no room for it */
 	off_t next;		/* where the stream is */
+	struct directory *newer, **link; /* in the mount's list; the loop's */
 };
 
 static void stream_cleanup(DIR **stream)
@@ -50,6 +51,30 @@ static int open_directory(struct inode *inode, struct directory **ret)
 	return 0;
 }
 
+static void enter(struct mount *m, struct directory *d)
+{
+	d->newer = m->directories;
+	d->link = &m->directories;
+	if (d->newer)
+		d->newer->link = &d->newer;
+	m->directories = d;
+}
+
+static void close_directory(struct directory *d)
+{
+	*d->link = d->newer;
+	if (d->newer)
+		d->newer->link = d->link;
+	stream_cleanup(&d->stream);
+	free(d);
+}
+
+void ops_dir_cleanup(struct mount *m)
+{
+	while (m->directories)
+		close_directory(m->directories);
+}
+
 static void op_opendir(fuse_req_t req, fuse_ino_t number,
 		       struct fuse_file_info *fi)
 {
@@ -60,22 +85,18 @@ static void op_opendir(fuse_req_t req, fuse_ino_t number,
 		reply_result(req, rc);
 		return;
 	}
+	enter(mount_of(req), d);
 	fi->fh = (uintptr_t)d;
 	fi->keep_cache = 1;
 	fi->cache_readdir = 1;
-	if (fuse_reply_open(req, fi) == -ENOENT) {
-		stream_cleanup(&d->stream);
-		free(d);
-	}
+	if (fuse_reply_open(req, fi) == -ENOENT)
+		close_directory(d);
 }
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t number,
 			  struct fuse_file_info *fi)
 {
-	struct directory *d = directory_of(fi);
-
-	stream_cleanup(&d->stream);
-	free(d);
+	close_directory(directory_of(fi));
 	(void)fuse_reply_err(req, 0);
 }
 

@@ -483,20 +483,6 @@ def test_after_a_crash_files_are_out_of_reach_and_the_next_start_brings_them_bac
         close_somehow(held)
 
 
-def test_a_stop_with_a_file_open_ends_and_the_writer_is_told(mount, file_bucket):
-    mounted = mount(file_bucket, "--stop-timeout", "1s")
-    with mounted:
-        file = open(mounted / "file", "wb", buffering=0)
-        file.write(b"answered")
-        began = time.monotonic()
-        mounted.stop()
-        assert time.monotonic() - began < 10
-        refused(errno.ENOTCONN, file.write, b"too late")
-        close_somehow(file)
-    assert not is_mounted(mounted.point)
-    assert (mounted.directory / "file").read_bytes() == b"answered"
-
-
 def test_a_stop_waits_for_a_transaction_to_end(mount, file_bucket):
     mounted = mount(file_bucket, "--stop-timeout", "20s")
     with mounted:
@@ -512,17 +498,6 @@ def test_a_stop_waits_for_a_transaction_to_end(mount, file_bucket):
     assert not is_mounted(mounted.point)
     beneath = sqlite3.connect(mounted.directory / "app.db")
     assert beneath.execute("SELECT a FROM t").fetchall() == [(1,)]
-
-
-def test_a_working_directory_inside_does_not_hold_up_a_stop(mount, file_bucket):
-    mounted = mount(file_bucket)
-    with mounted:
-        sitter = subprocess.Popen(["sleep", "60"], cwd=mounted.point)
-        began = time.monotonic()
-        assert mounted.stop() == 0
-        assert time.monotonic() - began < 10
-        sitter.kill()
-        sitter.wait()
 
 
 def test_an_unmount_from_outside_ends_the_program(mount, file_bucket):
