@@ -179,13 +179,13 @@ static int take_up_state_of(struct capture *c, struct db *db)
 		db_announce(db);
 	if (rc < 0 || db->position.page_size == 0)
 		return rc;
+	db->compare = false;
 	if (!is_as_left(c, db)) {
 		db_compare(db, 1, c->run && db->position.clean == c->run ?
 					  "it was changed while not mounted" :
 					  "it was not left by a clean stop");
 		return 0;
 	}
-	db->compare = false;
 	(void)db_settled(db, db_writes_begun(db));
 	return db_pull(db);
 }

@@ -81,20 +81,31 @@ static uint32_t run_max(const struct db *db)
 	return n < RUN_MAX ? n : RUN_MAX;
 }
 
-/*
- * Nothing is left to choose.  0: settled; 1: it is, but a limit was reached;
- * rest is what db_check_rest() returned.
- */
-static int finish(struct db *db, int rest, uint64_t begun)
+/* What db_check_rest() said. */
+struct answer {
+	int rc;
+	uint64_t begun;
+	char why[sizeof(((struct db *)NULL)->waits)];
+};
+
+static void ask_rest(struct db *db, bool now, struct answer *ret)
+{
+	ret->rc = db_check_rest(db, now, &ret->begun);
+	(void)snprintf(ret->why, sizeof(ret->why), "%s",
+		       ret->rc < 0 ? error_message() : "");
+}
+
+/* Nothing is left to choose.  0: settled; 1: it is, but a limit was reached. */
+static int finish(struct db *db, const struct answer *rest)
 {
 	if (!db_is_through(db))
 		return 1;
 	atomic_store(&db->looking, false);
 	if (atomic_load(&db->journal_live))
 		return error_set(-EBUSY, "'%s' is in a transaction", db->path);
-	if (rest < 0)
-		return rest;
-	if (!db_settled(db, begun))
+	if (rest->rc < 0)
+		return error_set(rest->rc, "%s", rest->why);
+	if (!db_settled(db, rest->begun))
 		return error_set(-EBUSY, "'%s' is being written", db->path);
 	if (db_has_news(db))
 		db_notify(db);
@@ -105,12 +116,12 @@ static int finish(struct db *db, int rest, uint64_t begun)
  * Choose a run: 2.  Or as finish().  What a running transaction writes is not
  * a state of the database, so neither size nor dirty pages are taken then.
  */
-static int choose(struct db *db, int rest, uint64_t begun)
+static int choose(struct db *db, const struct answer *rest)
 {
 	int rc = db_pull(db);
 
-	if (rc == 0 && rest == 0 && !atomic_load(&db->journal_live))
-		rc = db_measure(db, begun);
+	if (rc == 0 && rest->rc == 0 && !atomic_load(&db->journal_live))
+		rc = db_measure(db, rest->begun);
 	if (rc == -ERR_NO_DATABASE) {
 		/* Another write may make it a database yet. */
 		atomic_store(&db->resting, false);
@@ -121,7 +132,7 @@ static int choose(struct db *db, int rest, uint64_t begun)
 	if (rc < 0)
 		return rc;
 	if (db->page_size == 0 || db_fill_run(db, run_max(db)) == 0)
-		return finish(db, rest, begun);
+		return finish(db, rest);
 	tell_beginning(db);
 	rc = open_look(db);
 	if (rc < 0)
@@ -209,13 +220,14 @@ static int enter_run(struct db *db, const uint8_t *pages,
 /* One run.  Results as db_settle(). */
 static int step(struct db *db, bool now, uint8_t *pages)
 {
-	uint64_t hashes[RUN_MAX], begun;
-	int rest, rc = 0;
+	uint64_t hashes[RUN_MAX];
+	struct answer rest;
+	int rc = 0;
 
-	rest = db_check_rest(db, now, &begun);
+	ask_rest(db, now, &rest);
 	(void)pthread_mutex_lock(&db->lock);
 	if (atomic_load(&db->resting) || db->in_doubt)
-		rc = choose(db, rest, begun);
+		rc = choose(db, &rest);
 	(void)pthread_mutex_unlock(&db->lock);
 	if (rc != 2)
 		return rc;
