@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 #include "base/fail.h"
 
 void fail_point(const char *name)
@@ -23,6 +25,15 @@ void fail_point(const char *name)
 		at = (unsigned)strtoul(armed + length + 6, NULL, 10);
 	if (atomic_fetch_add(&passes, 1) + 1 == at)
 		(void)kill(getpid(), SIGKILL);
+}
+
+void fail_slow_point(const char *name)
+{
+	const char *slow = getenv("LITEBUCKET_SLOWPOINT");
+	size_t length = strlen(name);
+
+	if (slow && strncmp(slow, name, length) == 0 && slow[length] == ':')
+		clock_sleep_ms(atoi(slow + length + 1));
 }
 
 #else

@@ -102,8 +102,8 @@ static int put_all(struct db *db, void *page)
 	return rc;
 }
 
-/* How long huge transactions may go on, one after the other, unsealed. */
-enum { OVERDUE_MS = 5000 };
+/* How many quiet times huge transactions may go on, one after the other. */
+enum { OVERDUE = 5 };
 
 /*
  * The pages of a huge transaction are looked at later (D18).  But if they come
@@ -112,9 +112,10 @@ enum { OVERDUE_MS = 5000 };
  */
 static bool may_be_late(struct db *db, size_t n)
 {
+	int64_t since = clock_monotonic_ms() - atomic_load(&db->resting_ms);
+
 	return n > COLLECT_MAX &&
-	       (!db->in_doubt ||
-		clock_monotonic_ms() - atomic_load(&db->resting_ms) < OVERDUE_MS);
+	       (!db->in_doubt || since < OVERDUE * db_quiet_ms(db));
 }
 
 static int put_dirty(struct db *db)

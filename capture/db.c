@@ -365,9 +365,6 @@ int db_resize(struct db *db, uint32_t commit)
 			db->dbsum -= db_known(db, pgno);
 	batch_resize(db->open, commit);
 	db->commit = commit;
-	/* Should it grow again, those pages are to be looked at (I7). */
-	if (db->next_pgno > (uint64_t)commit + 1)
-		db->next_pgno = (uint64_t)commit + 1;
 	return 0;
 }
 

@@ -81,8 +81,8 @@
  *		   after begun writes; the end is that there was none since.
  *
  * What changes all pages at once begins again from page 1: another page size,
- * another file under the name (dirty.all), a WAL that cannot be read.  A size
- * that shrinks takes next_pgno along; one that grows leaves pages above it.  The
+ * another file under the name (dirty.all), a WAL that cannot be read.  When the
+ * database grows, db_fill() reads what nobody put, or leaves it to compare.  The
  * pages of a transaction of more than COLLECT_MAX pages become late when it is
  * finalised (D18), and the application goes on.
  *
@@ -397,6 +397,9 @@ void db_write_bare(struct db *db);
  * config->writer.  No locks but settle_lock.
  */
 int db_check_rest(struct db *db, bool now, uint64_t *ret_begun);
+
+/* How long a file that SQLite does not write must rest (D9). */
+int64_t db_quiet_ms(const struct db *db);
 
 /* When that is worth a try, monotonic ms.  Mark held. */
 int64_t db_rest_due_ms(const struct db *db);

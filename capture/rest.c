@@ -28,7 +28,7 @@
  */
 enum { POLL_MIN_MS = 10, POLL_MAX_MS = 100 };
 
-static int64_t quiet_ms(const struct db *db)
+int64_t db_quiet_ms(const struct db *db)
 {
 	return db->config->quiet_ms ? db->config->quiet_ms : 1000;
 }
@@ -53,7 +53,7 @@ int64_t db_rest_due_ms(const struct db *db)
 		return 0;
 	if (db->rest.held || db->begun != db->done)
 		return db->rest.poll_at_ms;
-	return db->last_write_ms + quiet_ms(db);
+	return db->last_write_ms + db_quiet_ms(db);
 }
 
 /* Who asks in vain asks less often.  Mark held. */
@@ -79,7 +79,7 @@ static int judge(struct db *db, bool now, int answer, uint64_t begun)
 {
 	struct rest *r = &db->rest;
 	int64_t time = clock_monotonic_ms();
-	bool quiet = time - db->last_write_ms >= quiet_ms(db) ||
+	bool quiet = time - db->last_write_ms >= db_quiet_ms(db) ||
 		     (now && db->writers == 0);
 
 	r->asked = true;

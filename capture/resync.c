@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fail.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "ltx/dbsum.h"
@@ -232,6 +233,7 @@ static int step(struct db *db, bool now, uint8_t *pages)
 	if (rc != 2)
 		return rc;
 	rc = read_run(db, pages, hashes);
+	SLOWPOINT("resync-run");
 	return enter_run(db, pages, hashes, rc);
 }
 
@@ -252,11 +254,10 @@ static void wait_longer(struct db *db)
 static void note_waiting(struct db *db)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
-	int64_t quiet = db->config->quiet_ms ? db->config->quiet_ms : 1000;
 	int64_t since = clock_monotonic_ms() - atomic_load(&db->resting_ms);
 
 	(void)snprintf(db->waits, sizeof(db->waits), "%s", error_message());
-	if (since < LONG * quiet || db->told_waits)
+	if (since < LONG * db_quiet_ms(db) || db->told_waits)
 		return;
 	db->told_waits = true;
 	log_warn("database is not captured until it comes to rest",
