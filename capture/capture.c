@@ -589,14 +589,20 @@ void capture_distrust(struct capture *c, const char *path)
 	capture_release(c, db);
 }
 
+/* How long a caller is kept for a comparison before it is asked to come again. */
+enum { SETTLE_MS = 2000 };
+
 int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 {
+	int64_t until = clock_monotonic_ms() + SETTLE_MS;
 	struct db *db;
 	int rc = capture_find_or_add(c, path, &db);
 
 	if (rc < 0)
 		return rc;
-	rc = db_settle(db, true);
+	do {
+		rc = db_settle(db, true);
+	} while (rc == 1 && clock_monotonic_ms() < until);
 	if (rc == 1)
 		rc = error_set(-EINPROGRESS, "'%s' is being compared", path);
 	if (rc == -EBUSY && is_in_transaction(db))

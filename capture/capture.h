@@ -181,7 +181,7 @@ int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid);
  * As capture_seal, but do not wait for a file's quiet time: what is there and
  * at rest is captured now.  For sync.  -EBUSY: a transaction without a journal
  * (or a copy) is under way; try again.  -EINPROGRESS: it is being compared, and
- * this call did a part of that; call again, and do not give up soon.
+ * this call did some seconds of that; call again.
  */
 int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid);
 
