@@ -55,7 +55,7 @@ static const struct option mount_options[] = {
 	       .help = "how long an end waits for the bucket"),
 	OPTION(struct mount_settings, on_stop, .name = "on-stop",
 	       .kind = OPTION_TEXT, .value = "WHAT", .fallback = "leave",
-	       .help = "a mount in use at its end: leave it dead, or unmount"),
+	       .help = "leave a mount in use dead, or unmount"),
 	OPTION(struct mount_settings, log_level, .name = "log-level",
 	       .kind = OPTION_LEVEL, .value = "LEVEL", .fallback = "info",
 	       .help = "debug, info, warn or error"),
