@@ -71,10 +71,7 @@ bool db_is_behind(struct db *db)
 	if (!boot[0] || !p->boot[0] || strcmp(boot, p->boot) == 0 ||
 	    content_open(db->config->dirfd, db->path, &c) < 0)
 		return false;
-	if (!wal_is_behind(&c, p) && !counter_is_behind(&c, p))
-		return false;
-	/* A checkpoint may have brought all of a shorter log home. */
-	return content_sum(&c) < 0 || c.dbsum != p->dbsum;
+	return wal_is_behind(&c, p) || counter_is_behind(&c, p);
 }
 
 /* Of the table, and held: with its own lock. */

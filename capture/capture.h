@@ -50,8 +50,9 @@ struct capture_found {
 	uint64_t txid;		/* the last sealed; 0: it was never seen here */
 	uint64_t dbsum;		/* after that; 0: not known */
 	/*
-	 * Power was lost, and the files are older than txid (D20): they are to
-	 * be rolled forward to it, from spool and bucket (R11).
+	 * Power was lost, and the files look older than txid (D20): unless they
+	 * hold just that, they are to be rolled forward to it, from spool and
+	 * bucket (R11).
 	 */
 	bool behind;
 };

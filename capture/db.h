@@ -330,8 +330,8 @@ void db_probe_journal(struct db *db);
 int db_recover_adopting(struct db *db);
 
 /*
- * After an unclean stop, in another boot: are the files older than position
- * says?  Lock held.
+ * After an unclean stop, in another boot: do the files look older than position
+ * says?  Reads no page but the first.  Lock held.
  */
 bool db_is_behind(struct db *db);
 

@@ -186,12 +186,27 @@ static int not_rolled_forward(const struct origin *o, int rc)
 			  o->path, o->txid);
 }
 
+/* A checkpoint may have brought all of a log home that looks too short. */
+static bool is_at_position(const struct decision *d)
+{
+	struct capture_state local;
+
+	return capture_look(d->config->capture, d->o->path, &local) == 0 &&
+	       local.dbsum == d->o->dbsum;
+}
+
 static int roll_to_position(struct decision *d)
 {
 	struct origin *o = d->o;
 	struct restorer_result result;
 	uint64_t txid = o->txid;
-	int rc = fetch(d, true, &result);
+	int rc;
+
+	if (is_at_position(d)) {
+		o->behind = false;
+		return 0;
+	}
+	rc = fetch(d, true, &result);
 
 	if (rc == 0 && result.dbsum != o->dbsum)
 		rc = error_set(-ERR_CORRUPT, "the bucket has another "
