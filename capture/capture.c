@@ -17,6 +17,7 @@
 #include "ltx/spool.h"
 
 #include "capture/table.h"
+#include "capture/unread.h"
 
 /* -------------------------------------------------------- state directory */
 
@@ -444,6 +445,7 @@ static void free_capture(struct capture *c)
 			c->buckets[i] = db->next;
 			db_free(db);
 		}
+	unread_free_all(c);
 	fd_cleanup(&c->lock_fd);
 	fd_cleanup(&c->state_root_fd);
 	fd_cleanup(&c->state_fd);
@@ -714,5 +716,5 @@ int capture_each(struct capture *c, capture_status_fn fn, void *arg)
 			rc = fn(&status, arg);
 	}
 	table_release_all(c, all, n);
-	return rc;
+	return rc == 0 ? unread_each(c, fn, arg) : rc;
 }

@@ -261,7 +261,11 @@ struct capture_status {
 	char error[512]; /* why it is not captured; "" if it is */
 };
 
-/* Every database, in order of path; non-zero stops and is returned. */
+/*
+ * Every database, in order of path, and then every file or directory that
+ * could not be read to see whether it is one (only path and error are set);
+ * non-zero stops and is returned.
+ */
 typedef int (*capture_status_fn)(const struct capture_status *status,
 				 void *arg);
 int capture_each(struct capture *c, capture_status_fn fn, void *arg);

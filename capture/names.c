@@ -140,6 +140,11 @@ static int name_appeared(struct capture *c, const char *path, void *arg)
 	return 0;
 }
 
+void table_take_up(struct capture *c, const char *path)
+{
+	(void)table_walk(c, path, name_appeared, NULL);
+}
+
 /* A whole directory went: the databases below it went with it. */
 static void drop_below(struct capture *c, const char *directory)
 {
@@ -206,7 +211,7 @@ static void arrived(struct capture *c, const char *to)
 	if (role == FORMAT_MAIN && is_known(c, to))
 		(void)name_appeared(c, to, NULL);
 	else if (role == FORMAT_MAIN)
-		(void)table_walk(c, to, name_appeared, NULL);
+		table_take_up(c, to);
 	else if (role == FORMAT_JOURNAL || role == FORMAT_WAL)
 		(void)name_appeared(c, base, NULL);
 }

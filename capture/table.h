@@ -29,6 +29,8 @@ struct capture {
 	pthread_mutex_t table_lock; /* only a database's mark is taken under it */
 	struct db *buckets[TABLE_BUCKETS];
 	struct capture_file *files;
+	struct unread *unread; /* capture/unread.h; with their number */
+	size_t n_unread;
 
 	pthread_mutex_t rest_lock; /* of what the settling thread sleeps on */
 	pthread_cond_t rest_changed;
@@ -64,6 +66,9 @@ void table_move_below(struct capture *c, const char *from, const char *to);
 typedef int (*table_walk_fn)(struct capture *c, const char *path, void *arg);
 int table_walk(struct capture *c, const char *path, table_walk_fn fn,
 	       void *arg);
+
+/* What stands under path was not seen so far: every page of it is news. */
+void table_take_up(struct capture *c, const char *path);
 
 /* The role of a path: by its name, and by whether the database it needs is there. */
 enum format_role table_role(struct capture *c, const char *path,

@@ -12,6 +12,7 @@
 #include "base/log.h"
 
 #include "capture/table.h"
+#include "capture/unread.h"
 
 enum { WALK_DEPTH_MAX = 64 };
 
@@ -43,16 +44,14 @@ static int visit_file(struct walk *w, int dir_fd, const char *name)
 {
 	AUTO(fd) int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW |
 						       O_NONBLOCK | O_CLOEXEC);
+	int error = errno;
 	char base[4096];
 
-	if (fd < 0) {
-		log_warn("file cannot be read, so it is not looked at",
-			 "file=%s error=%s", log_quote(w->path),
-			 log_quote(strerror(errno)));
+	if (table_role(w->capture, w->path, base) != FORMAT_MAIN)
 		return 0;
-	}
-	if (table_role(w->capture, w->path, base) != FORMAT_MAIN ||
-	    !begins_as_database(fd))
+	if (fd < 0 && error != ENOENT)
+		unread_note(w->capture, w->path, UNREAD_FILE, error);
+	if (fd < 0 || !begins_as_database(fd))
 		return 0;
 	return w->fn(w->capture, w->path, w->arg);
 }
@@ -67,10 +66,16 @@ static int visit_entry(struct walk *w, int dir_fd, const char *name)
 		return 0; /* gone meanwhile */
 	if (S_ISREG(st.st_mode))
 		return visit_file(w, dir_fd, name);
-	if (!S_ISDIR(st.st_mode) || w->depth == WALK_DEPTH_MAX)
+	if (!S_ISDIR(st.st_mode))
 		return 0;
+	if (w->depth == WALK_DEPTH_MAX) {
+		unread_note(w->capture, w->path, UNREAD_BEYOND, ENAMETOOLONG);
+		return 0;
+	}
 	AUTO(fd) int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY |
 						       O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno != ENOENT)
+		unread_note(w->capture, w->path, UNREAD_DIRECTORY, errno);
 	return fd < 0 ? 0 : visit_dir(w, fd);
 }
 
@@ -80,10 +85,15 @@ static int visit_dir(struct walk *w, int dir_fd)
 	AUTO(dir) DIR *dir = copy < 0 ? NULL : fdopendir(copy);
 	size_t length = strlen(w->path);
 	struct dirent *entry;
+	bool too_long = false;
 	int rc = 0;
 
+	if (!dir && length > 0) {
+		unread_note(w->capture, w->path, UNREAD_DIRECTORY, errno);
+		return 0;
+	}
 	if (!dir)
-		return error_errno("listing '%s'", w->path);
+		return error_errno("listing the directory");
 	w->depth++;
 	while (rc == 0 && (entry = readdir(dir))) {
 		const char *name = entry->d_name;
@@ -95,9 +105,13 @@ static int visit_dir(struct walk *w, int dir_fd)
 			     length ? "/" : "", name) <
 		    (int)(sizeof(w->path) - length))
 			rc = visit_entry(w, dir_fd, name);
+		else
+			too_long = true;
 		w->path[length] = '\0';
 	}
 	w->depth--;
+	if (too_long)
+		unread_note(w->capture, w->path, UNREAD_BEYOND, ENAMETOOLONG);
 	return rc;
 }
 

@@ -35,8 +35,11 @@ static const char *kind_name(uint32_t kind)
 						       : "unknown";
 }
 
-/* Where points go, and whether any of them is of a bucket of ours. */
+/* Whose points, where they go, and whether any is of a bucket of ours. */
 struct points {
+	const char *url;
+	struct bucket *bucket;
+	char db[BUCKET_KEY_MAX];
 	json_t *array;
 	struct columns *table;
 	bool ours;
@@ -62,22 +65,23 @@ static int add_point(const struct restorer_point *p, void *arg)
 }
 
 /* Read all of it, and then whether we may. */
-static int read_points(struct bucket *bucket, const char *url,
-		       restorer_point_fn fn, struct points *points)
+static int read_points(struct points *points, restorer_point_fn fn)
 {
-	int rc = restorer_history(bucket, "", fn, points);
+	const char *url = points->url;
+	int rc = restorer_history(points->bucket, points->db, fn, points);
 
 	return rc == 0 && points->ours ? root_check(url) : rc;
 }
 
-static int print_json(struct bucket *bucket, const char *url)
+static int print_json(struct points *points)
 {
-	struct points points = {.array = json_array()};
 	json_t *d = report_document();
-	int rc = read_points(bucket, url, add_point, &points);
+	int rc;
 
-	report_field(&d, "url", report_json_text(url));
-	report_field(&d, "points", points.array);
+	points->array = json_array();
+	rc = read_points(points, add_point);
+	report_field(&d, "url", report_json_text(points->url));
+	report_field(&d, "points", points->array);
 	if (rc == 0)
 		return report_json(d);
 	json_decref(d);
@@ -107,14 +111,15 @@ static int add_row(const struct restorer_point *p, void *arg)
 	return 0;
 }
 
-static int print_table(struct bucket *bucket, const char *url)
+static int print_table(struct points *points)
 {
 	AUTO(columns)
 	struct columns table =
 		COLUMNS("TXID", "TIME", "SIZE>", "LEVEL>", "OBJECT>", "KIND");
-	struct points points = {.table = &table};
-	int rc = read_points(bucket, url, add_row, &points);
+	int rc;
 
+	points->table = &table;
+	rc = read_points(points, add_row);
 	return rc < 0 ? rc : columns_print(&table, stdout);
 }
 
@@ -123,13 +128,14 @@ static int run(const void *settings, char **operands)
 	const struct history_settings *s = settings;
 	const char *url = operands[0];
 	AUTO(bucket) struct bucket *bucket = NULL;
-	int rc = database_open(url, &bucket);
+	struct points points = {.url = url};
+	int rc = database_open(url, &bucket, points.db);
 
+	points.bucket = bucket;
 	if (rc == 0)
-		rc = s->json ? print_json(bucket, url)
-			    : print_table(bucket, url);
+		rc = s->json ? print_json(&points) : print_table(&points);
 	if (rc < 0 && bucket)
-		rc = database_explain(bucket, rc);
+		rc = database_explain(bucket, points.db, rc);
 	if (rc < 0)
 		return cli_fail(
 			error_wrap(rc, "reading the history of '%s'", url));

@@ -131,12 +131,13 @@ static int accept_format(bool ours, void *arg)
 }
 
 static int restore(const struct restore_settings *s, const char *url,
-		   struct bucket *bucket, struct restorer_result *ret)
+		   struct bucket *bucket, const char *db,
+		   struct restorer_result *ret)
 {
 	AUTO(progress) struct progress progress = PROGRESS("restoring");
 	const struct restorer_options options = {
 		.bucket = bucket,
-		.db = "",
+		.db = db,
 		.output = s->output,
 		.txid = s->txid,
 		.timestamp_ms = s->timestamp_ms,
@@ -160,14 +161,16 @@ static int run(const void *settings, char **operands)
 	const char *url = operands[0];
 	AUTO(bucket) struct bucket *bucket = NULL;
 	struct restorer_result result;
+	char db[BUCKET_KEY_MAX];
 	int rc;
 
 	if (check_settings(s) < 0)
 		return cli_fail_usage(&cmd_restore);
-	rc = database_open(url, &bucket);
+	rc = database_open(url, &bucket, db);
 	if (rc == 0)
-		rc = database_explain(bucket, restore(s, url, bucket,
-							  &result));
+		rc = restore(s, url, bucket, db, &result);
+	if (rc < 0 && bucket)
+		rc = database_explain(bucket, db, rc);
 	if (rc < 0) {
 		rc = cli_fail(error_wrap(rc, "restoring '%s'", url));
 		if (interrupted)

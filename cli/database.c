@@ -10,6 +10,7 @@
 #include "bucket/archive.h"
 #include "bucket/bucket.h"
 #include "bucket/url.h"
+#include "cli/report.h"
 #include "restorer/restorer.h"
 
 #include "cli/database.h"
@@ -129,33 +130,94 @@ static bool has_another_form(const char *url)
 	}
 }
 
+/* Where the last component between path and end begins, after its slash. */
+static const char *last_component(const char *path, const char *end)
+{
+	while (end > path && end[-1] != '/')
+		end--;
+	return end;
+}
+
+static bool is_too_long(const char *path, const char *end)
+{
+	char decoded[BUCKET_KEY_MAX];
+
+	return percent_decode(path, (size_t)(end - path), decoded) < 0 ||
+	       strlen(decoded) > BUCKET_URL_PREFIX_MAX;
+}
+
+/* What is too long for a store's prefix is cut: the end of it is the db. */
+static int open_form(const char *url, struct bucket **ret,
+		     char ret_db[BUCKET_KEY_MAX])
+{
+	AUTO(mem) char *above = NULL;
+	const char *path = path_of(url);
+	const char *end = url + strcspn(url, "?"), *cut = end;
+
+	ret_db[0] = '\0';
+	if (!path || strncmp(url, "s3://", 5) != 0)
+		return bucket_open(url, false, ret);
+	for (path++; cut > path && is_too_long(path, cut);)
+		cut = last_component(path, cut - 1);
+	if (cut == end)
+		return bucket_open(url, false, ret);
+	if (percent_decode(cut, (size_t)(end - cut), ret_db) < 0)
+		return error_set(-ERR_USAGE, "the URL is too long");
+	if (asprintf(&above, "%.*s%s", (int)(cut - url), url, end) < 0)
+		return error_set(-ENOMEM, "out of memory");
+	return bucket_open(above, false, ret);
+}
+
+/* S3's keys are UTF-8; stores answer strangely when asked for others. */
+static bool can_exist(const char *url)
+{
+	char decoded[BUCKET_KEY_MAX];
+
+	return strncmp(url, "s3://", 5) != 0 ||
+	       percent_decode(url, strcspn(url, "?"), decoded) < 0 ||
+	       report_is_utf8(decoded);
+}
+
 /* -ENOENT or -ENODEV: there is none.  A broken one is one. */
-static int try(const char *url, struct bucket **ret)
+static int try(const char *url, struct bucket **ret,
+	       char ret_db[BUCKET_KEY_MAX])
 {
 	AUTO(bucket) struct bucket *bucket = NULL;
 	struct restorer_point head;
-	int rc = bucket_open(url, false, &bucket);
+	int rc;
 
+	if (!can_exist(url))
+		return -ENOENT;
+	rc = open_form(url, &bucket, ret_db);
+	if (rc == 0 && *ret_db)
+		rc = bucket_key_check(ret_db);
 	if (rc < 0)
 		return rc;
-	if (restorer_head(bucket, "", &head) == -ENOENT)
+	if (restorer_head(bucket, ret_db, &head) == -ENOENT)
 		return -ENOENT;
 	*ret = TAKE(bucket);
 	return 0;
 }
 
-int database_open(const char *url, struct bucket **ret)
+/* A name may hold what a URL or a key may not; its escaped form can. */
+static bool is_absent(int rc)
+{
+	return rc == -ENOENT || rc == -ENODEV || rc == -ERR_USAGE ||
+	       rc == -EINVAL;
+}
+
+int database_open(const char *url, struct bucket **ret,
+		  char ret_db[BUCKET_KEY_MAX])
 {
 	if (!has_another_form(url))
-		return bucket_open(url, false, ret);
+		return open_form(url, ret, ret_db);
 	for (unsigned n = 0;; n++) {
 		AUTO(mem) char *form = database_escaped(url, n);
-		int rc = form ? try(form, ret) : 0;
+		int rc = form ? try(form, ret, ret_db) : 0;
 
 		if (!form)
-			return bucket_open(url, false, ret);
-		/* A name may hold what a URL may not, but its key can. */
-		if (rc != -ENOENT && rc != -ENODEV && rc != -ERR_USAGE)
+			return open_form(url, ret, ret_db);
+		if (!is_absent(rc))
 			return rc;
 	}
 }
@@ -171,12 +233,12 @@ static int add_name(const char *db, void *arg)
 	return buf_printf(names, "%s%s", names->size ? ", " : "", db);
 }
 
-int database_explain(struct bucket *b, int rc)
+int database_explain(struct bucket *b, const char *db, int rc)
 {
 	AUTO(buf) struct buf names = BUF_INIT(256);
 	char sentence[ERROR_MESSAGE_SIZE];
 
-	if (rc != -ENOENT)
+	if (rc != -ENOENT || *db)
 		return rc;
 	(void)snprintf(sentence, sizeof(sentence), "%s", error_message());
 	(void)archive_databases(b, add_name, &names);

@@ -10,10 +10,15 @@
  * it matters, the URL is tried as it is, and then with its last component
  * escaped, its last two, and so on.
  */
-struct bucket;
+#include "bucket/bucket.h"
 
-/* As bucket_open(), for the first of those that holds a database. */
-int database_open(const char *url, struct bucket **ret);
+/*
+ * As bucket_open(), for the first of those that holds a database.  ret_db is
+ * its part of keys below that bucket: "" where the bucket's URL is the
+ * database's own, as it is unless that is too long for a bucket.
+ */
+int database_open(const char *url, struct bucket **ret,
+		  char ret_db[BUCKET_KEY_MAX]);
 
 /*
  * Pure: url with the last n components of its path escaped; NULL if there are
@@ -22,9 +27,9 @@ int database_open(const char *url, struct bucket **ret);
 char *database_escaped(const char *url, unsigned n);
 
 /*
- * Pass on rc, the result of something asked of a database.  If there is none
+ * Pass on rc, the result of something asked of the database db.  If there is none
  * because the URL names a whole bucket, say which databases that has.
  */
-int database_explain(struct bucket *b, int rc);
+int database_explain(struct bucket *b, const char *db, int rc);
 
 #endif

@@ -255,12 +255,20 @@ static json_t *json_of(struct node *n, const struct capture_status *capture)
 	return o;
 }
 
+/* What was never uploaded and is gone is nobody's concern any more. */
+static bool is_forgotten(struct node *n, const struct capture_status *status)
+{
+	const struct node_db *db = node_find(n, status->path);
+
+	return status->dropped && db && atomic_load(&db->refused);
+}
+
 /* A capture_status_fn; arg is the report. */
 static int add_database(const struct capture_status *status, void *arg)
 {
 	struct report *r = arg;
 
-	if (!is_asked(r->path, status->path))
+	if (!is_asked(r->path, status->path) || is_forgotten(r->node, status))
 		return 0;
 	if (json_array_append_new(r->databases, json_of(r->node, status)) < 0)
 		return error_set(-ENOMEM, "out of memory for the status");

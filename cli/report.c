@@ -136,6 +136,18 @@ static size_t utf8_length(const unsigned char *text)
 	return 0;
 }
 
+bool report_is_utf8(const char *text)
+{
+	while (*text) {
+		size_t n = utf8_length((const unsigned char *)text);
+
+		if (n == 0)
+			return false;
+		text += n;
+	}
+	return true;
+}
+
 json_t *report_json_text(const char *text)
 {
 	static const char replacement[] = "\xef\xbf\xbd";

@@ -9,6 +9,7 @@
  * leaves nothing on stdout that looks like a whole answer.
  */
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,6 +44,7 @@ void report_field(json_t **object, const char *name, json_t *value);
  * that are not become U+FFFD.  NULL becomes null.
  */
 json_t *report_json_text(const char *text);
+bool report_is_utf8(const char *text);
 
 /* A TXID as 16 hex digits, a wall clock time as RFC 3339, or null for 0. */
 json_t *report_json_txid(uint64_t txid);
