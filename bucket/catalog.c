@@ -328,8 +328,12 @@ int catalog_note(struct catalog *c, const char *db,
 		 const struct catalog_entry *entry)
 {
 	struct catalog_entry now = *entry, before;
-	int rc;
+	char path[BUCKET_KEY_MAX];
+	/* Nothing is written that would be refused when it is read. */
+	int rc = archive_unescape(db, path);
 
+	if (rc < 0)
+		return rc;
 	if (catalog_find(c, db, &before)) {
 		if (before.txid > entry->txid ||
 		    (before.dropped == entry->dropped &&

@@ -96,7 +96,7 @@ bool catalog_find(const struct catalog *c, const char *db,
 /*
  * Note what holds for a database after batch entry->txid; its floor stays.
  * Returns 1, or 0 if the catalog need not change: it says so already, or
- * speaks of a later batch.
+ * speaks of a later batch.  -EINVAL: db is no DB part.
  */
 int catalog_note(struct catalog *c, const char *db,
 		 const struct catalog_entry *entry);

@@ -175,6 +175,17 @@ static void what_is_older_than_the_line_does_not_change_it(void **state)
 	assert_true(found.dropped);
 }
 
+static void what_would_not_be_read_is_not_noted(void **state)
+{
+	AUTO(catalog) struct catalog *c = parsed(WHOLE(""));
+
+	/* Four hex digits are a level's name; a blank is escaped. */
+	assert_int_equal(catalog_note(c, "db10", &live), -EINVAL);
+	assert_int_equal(catalog_note(c, "a b", &live), -EINVAL);
+	assert_int_equal(catalog_note(c, "=64b10", &live), 1);
+	assert_int_equal(catalog_count(c), 1);
+}
+
 static void a_floor_stays_through_a_change(void **state)
 {
 	AUTO(catalog) struct catalog *c = parsed(WHOLE(
@@ -329,6 +340,7 @@ int main(void)
 		cmocka_unit_test(what_is_printed_is_read_again),
 		cmocka_unit_test(only_what_is_new_is_a_change),
 		cmocka_unit_test(what_is_older_than_the_line_does_not_change_it),
+		cmocka_unit_test(what_would_not_be_read_is_not_noted),
 		cmocka_unit_test(a_floor_stays_through_a_change),
 		cmocka_unit_test(members_that_we_do_not_know_are_kept),
 		cmocka_unit_test(a_newer_format_is_refused_whatever_else_is_there),
