@@ -178,6 +178,36 @@ static int rename_if_absent(int from_dir, const char *from, int to_dir,
 	return 0;
 }
 
+static bool same_bytes(int a, int b)
+{
+	uint8_t left[4096], right[sizeof(left)];
+	uint64_t offset = 0;
+	ssize_t n;
+
+	do {
+		n = io_pread(a, left, sizeof(left), offset);
+		if (n < 0 || io_pread(b, right, sizeof(right), offset) != n ||
+		    memcmp(left, right, (size_t)n) != 0)
+			return false;
+		offset += (uint64_t)n;
+	} while (n > 0);
+	return true;
+}
+
+/*
+ * Killed between link and unlink, we find the file under both names.  Some
+ * file systems number a file anew with each name, so the bytes tell.
+ */
+static bool is_named_already(int from_dir, const char *from, int to_dir,
+			     const char *to)
+{
+	AUTO(fd) int a = openat(from_dir, from, O_RDONLY | O_CLOEXEC);
+	AUTO(fd) int b = openat(to_dir, to, O_RDONLY | O_CLOEXEC);
+
+	return a >= 0 && b >= 0 && same_bytes(a, b) &&
+	       unlinkat(from_dir, from, 0) == 0;
+}
+
 /* Give the synced file from in from_dir its name as a batch, durably. */
 static int name_batch(struct spool *s, int from_dir, const char *from,
 		      const char *name)
@@ -186,6 +216,8 @@ static int name_batch(struct spool *s, int from_dir, const char *from,
 
 	FAILPOINT("spool-written");
 	rc = rename_if_absent(from_dir, from, s->fd, name);
+	if (rc == -EEXIST && is_named_already(from_dir, from, s->fd, name))
+		rc = 0;
 	if (rc == -EEXIST)
 		return error_set(rc, "batch '%s/%s' is there already", s->path,
 				 name);

@@ -44,7 +44,8 @@ int spool_publish(struct spool *s, uint64_t txid, int fd);
 
 /*
  * Take a file that is complete and synced, name in dirfd (of the same file
- * system), into the spool as batch txid.  Durable when it returns.  -EEXIST.
+ * system), into the spool as batch txid.  Durable when it returns.  -EEXIST:
+ * another batch has that TXID; the same bytes are what an interrupted call left.
  */
 int spool_adopt(struct spool *s, int dirfd, const char *name, uint64_t txid);
 

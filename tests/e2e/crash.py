@@ -19,7 +19,8 @@ class Writer:
 
     def __init__(self, c_client, database, journal, notes):
         self.notes = notes
-        with open(notes, "ab") as file, open(f"{notes}.err", "ab") as errors:
+        self.errors = pathlib.Path(f"{notes}.err")
+        with open(notes, "ab") as file, open(self.errors, "wb") as errors:
             self.process = subprocess.Popen([c_client, database, journal, "loop"],
                                             stdin=subprocess.DEVNULL, stdout=file, stderr=errors)
 
@@ -29,7 +30,7 @@ class Writer:
     def wait_for(self, number):
         harness.eventually(lambda: self.committed() >= number or self.process.poll() is not None,
                            60, "the writer does not get on")
-        assert self.process.poll() is None, "the writer ended too early"
+        assert self.process.poll() is None, f"the writer ended too early: {self.errors.read_text()}"
 
     def end(self):
         """It ends by itself, as its files are gone with the daemon; or by us."""

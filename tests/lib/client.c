@@ -28,7 +28,8 @@ static void check(int rc)
 {
 	if (rc == SQLITE_OK || rc == SQLITE_DONE || rc == SQLITE_ROW)
 		return;
-	(void)fprintf(stderr, "client: %s\n", sqlite3_errmsg(db));
+	(void)fprintf(stderr, "client: %s (%d, errno %d)\n", sqlite3_errmsg(db),
+		      sqlite3_extended_errcode(db), sqlite3_system_errno(db));
 	exit(1);
 }
 

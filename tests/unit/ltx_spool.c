@@ -214,6 +214,20 @@ static void a_finished_file_can_be_taken_in(void **state)
 	assert_true(exists("elsewhere"));
 }
 
+static void taking_in_goes_on_where_a_kill_has_ended_it(void **state)
+{
+	AUTO(spool) struct spool *s = open_spool();
+	char name[128];
+
+	/* As a file system without renameat2(2) does it: link, then unlink. */
+	(void)snprintf(name, sizeof(name), "state/spool/%016x-%016x.ltx", 7, 7);
+	assert_int_equal(io_write_atomically(root_fd, "elsewhere", "x", 1), 0);
+	assert_int_equal(linkat(root_fd, "elsewhere", root_fd, name, 0), 0);
+	assert_int_equal(spool_adopt(s, root_fd, "elsewhere", 7), 0);
+	assert_false(exists("elsewhere"));
+	check_batch(s, 7, "x");
+}
+
 static void what_is_not_there_is_not_there(void **state)
 {
 	AUTO(spool) struct spool *s = open_spool();
@@ -313,6 +327,7 @@ int main(void)
 		WITH_ROOT(a_batch_begun_again_is_a_new_file),
 		WITH_ROOT(a_published_batch_is_never_replaced),
 		WITH_ROOT(a_finished_file_can_be_taken_in),
+		WITH_ROOT(taking_in_goes_on_where_a_kill_has_ended_it),
 		WITH_ROOT(what_is_not_there_is_not_there),
 		WITH_ROOT(what_a_crash_left_is_removed_and_nothing_else),
 		WITH_ROOT(a_spool_that_cannot_be_made_says_where),
