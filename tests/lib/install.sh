@@ -4,6 +4,7 @@
 #	build	what the program is compiled with and needs to run
 #	check	the other compiler, unit tests, and what the scripts use
 #	s3	a single-node Ceph with its S3 gateway, from Debian's own packages
+#	sqlite	what SQLite's own tests are built with
 #
 # Debian 12 and 13.  Needs root only if something is missing.
 set -euo pipefail
@@ -19,6 +20,7 @@ check=(
 	git python3 python3-pytest curl procps util-linux mount groff-base rsync
 )
 s3=(radosgw ceph-mon ceph-osd ceph-common)
+sqlite=(dpkg-dev make gcc libc6-dev tcl8.6 tcl8.6-dev libreadline-dev zlib1g-dev)
 
 wanted=()
 for purpose in "$@"; do
@@ -26,6 +28,7 @@ for purpose in "$@"; do
 	build) wanted+=("${build[@]}") ;;
 	check) wanted+=("${check[@]}") ;;
 	s3) wanted+=("${s3[@]}") ;;
+	sqlite) wanted+=("${sqlite[@]}") ;;
 	*) echo "install.sh: unknown purpose '$purpose'" >&2; exit 2 ;;
 	esac
 done
