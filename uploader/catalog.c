@@ -53,6 +53,7 @@ struct uploader_catalog {
 	int64_t due_ms;	  /* monotonic; of pending */
 	int64_t put_ms;	  /* of the last one */
 	bool busy, closing;
+	bool draining; /* what is pending is due now */
 	unsigned failures; /* in a row */
 	char error[512];   /* of the last one, while it lasts; or the verdict */
 
@@ -435,6 +436,8 @@ static void end(struct uploader_catalog *c, struct edit *e,
 	if (rc == 0) {
 		c->failures = 0;
 		c->error[0] = '\0';
+		/* Of what was noted meanwhile. */
+		c->due_ms = c->put_ms + REST_MS;
 	} else {
 		io_random(&random, sizeof(random));
 		put_back(c, notes);
@@ -470,7 +473,9 @@ static void write_pending(struct uploader_catalog *c)
 /* The lock is held.  When to write; COND_NEVER while there is nothing to. */
 static int64_t next_write_ms(const struct uploader_catalog *c)
 {
-	return c->pending.n && !c->verdict ? c->due_ms : COND_NEVER;
+	if (!c->pending.n || c->verdict)
+		return COND_NEVER;
+	return c->draining && !c->failures ? INT64_MIN : c->due_ms;
 }
 
 static void *work(void *arg)
@@ -582,11 +587,13 @@ static bool wait_written(struct uploader_catalog *c, int64_t until_ms)
 	unsigned failures = c->failures;
 	int rc = 0;
 
+	c->draining = true;
 	c->due_ms = INT64_MIN;
 	(void)pthread_cond_broadcast(&c->changed);
 	while ((c->pending.n || c->busy) && !c->verdict && rc != -ETIMEDOUT &&
 	       c->failures <= failures)
 		rc = cond_wait_until(&c->changed, &c->lock, until_ms);
+	c->draining = false;
 	return !c->pending.n && !c->busy;
 }
 
