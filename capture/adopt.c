@@ -210,8 +210,9 @@ static int take_owner(struct db *db, int fd)
 	struct stat old;
 
 	if (fstatat(db->config->dirfd, db->path, &old, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT ? 0 :
-					 error_errno("looking at '%s'", db->path);
+		return errno == ENOENT
+			       ? 0
+			       : error_errno("looking at '%s'", db->path);
 	if (fchown(fd, old.st_uid, old.st_gid) < 0 && geteuid() == 0)
 		return error_errno("giving '%s' to its owner", db->path);
 	if (fchmod(fd, old.st_mode & 07777) < 0)
@@ -222,8 +223,8 @@ static int take_owner(struct db *db, int fd)
 static int bring_in(struct db *db, int dirfd, const char *name)
 {
 	AUTO(fd) int fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	int rc = fd < 0 ? error_errno("opening '%s'", name) :
-			  take_owner(db, fd);
+	int rc =
+		fd < 0 ? error_errno("opening '%s'", name) : take_owner(db, fd);
 
 	if (rc == 0 && fsync(fd) < 0)
 		rc = error_errno("syncing '%s'", name);
@@ -254,7 +255,8 @@ static int put_in_place(struct db *db)
 	int rc;
 
 	if (faccessat(db->state_fd, INCOMING, F_OK, 0) < 0)
-		return errno == ENOENT ? 0 : error_errno("finding '%s'", INCOMING);
+		return errno == ENOENT ? 0
+				       : error_errno("finding '%s'", INCOMING);
 	rc = remove_sides(db);
 	if (rc < 0)
 		return rc;
@@ -293,7 +295,8 @@ static int know_pages(struct db *db, struct position *p)
 		rc = pages_truncate(pages, 0);
 	if (rc < 0)
 		return rc;
-	if (p->page_size && content_open(db->config->dirfd, db->path, &c) == 0 &&
+	if (p->page_size &&
+	    content_open(db->config->dirfd, db->path, &c) == 0 &&
 	    c.page_size == p->page_size && c.commit == p->commit &&
 	    content_sum(&c) == 0 && c.dbsum == p->dbsum)
 		rc = pages_write(pages, 1, c.hashes, c.commit);
@@ -374,8 +377,7 @@ static struct position position_of(const struct db *db,
 		.dropped = state->dropped,
 	};
 
-	(void)snprintf(p.boot, sizeof(p.boot), "%s",
-		       capture_boot(db->capture));
+	(void)snprintf(p.boot, sizeof(p.boot), "%s", capture_boot(db->capture));
 	return p;
 }
 

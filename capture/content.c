@@ -51,13 +51,13 @@ static int open_wal(int dirfd, const char *path, struct content *c)
 static int read_header(struct content *c, const char *path,
 		       struct format_header *ret)
 {
-	uint8_t data[FORMAT_HEADER_SIZE] = {0};
+	uint8_t data[FORMAT_HEADER_SIZE] = { 0 };
 	uint32_t frame = pgmap_get(&c->wal_index, 1);
-	ssize_t n = frame ? io_pread(c->wal_fd, data, sizeof(data),
-				     wal_frame_offset(c->wal.page_size,
-						      frame - 1) +
-					     WAL_FRAME_HEADER_SIZE) :
-			    io_pread(c->main_fd, data, sizeof(data), 0);
+	ssize_t n =
+		frame ? io_pread(c->wal_fd, data, sizeof(data),
+				 wal_frame_offset(c->wal.page_size, frame - 1) +
+					 WAL_FRAME_HEADER_SIZE)
+		      : io_pread(c->main_fd, data, sizeof(data), 0);
 
 	if (n < 0)
 		return (int)n;
@@ -89,9 +89,9 @@ static int find_size(struct content *c, const char *path)
 		return (int)size;
 	c->page_size = c->wal.commit ? c->wal.page_size : header.page_size;
 	c->change_counter = header.change_counter;
-	c->commit = c->wal.commit ? c->wal.commit :
-		    header.pages  ? header.pages :
-				    (uint32_t)((uint64_t)size / c->page_size);
+	c->commit = c->wal.commit  ? c->wal.commit
+		    : header.pages ? header.pages
+				   : (uint32_t)((uint64_t)size / c->page_size);
 	return check_size(c, path, (uint64_t)size);
 }
 
@@ -117,8 +117,8 @@ static int read_page(struct content *c, uint32_t pgno, void *page)
 	uint32_t frame = pgmap_get(&c->wal_index, pgno);
 	ssize_t n = frame ? io_pread(c->wal_fd, page, c->page_size,
 				     wal_frame_offset(c->page_size, frame - 1) +
-					     WAL_FRAME_HEADER_SIZE) :
-			    io_pread(c->main_fd, page, c->page_size,
+					     WAL_FRAME_HEADER_SIZE)
+			  : io_pread(c->main_fd, page, c->page_size,
 				     (uint64_t)(pgno - 1) * c->page_size);
 
 	if (n < 0)

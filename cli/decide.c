@@ -42,8 +42,8 @@ struct decider {
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool stopping;			/* guarded by lock, as are: */
-	TAILQ_HEAD(items, item) items;	/* in order of due_ms */
+	bool stopping;		       /* guarded by lock, as are: */
+	TAILQ_HEAD(items, item) items; /* in order of due_ms */
 };
 
 static void free_item(struct item *item)
@@ -58,10 +58,10 @@ static void put(struct decider *d, struct item *item)
 	struct item *other;
 
 	TAILQ_FOREACH(other, &d->items, link)
-		if (other->due_ms > item->due_ms) {
-			TAILQ_INSERT_BEFORE(other, item, link);
-			return;
-		}
+	if (other->due_ms > item->due_ms) {
+		TAILQ_INSERT_BEFORE(other, item, link);
+		return;
+	}
 	TAILQ_INSERT_TAIL(&d->items, item, link);
 }
 

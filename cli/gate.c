@@ -68,8 +68,8 @@ static struct gate_entry *find_part(const struct gate *g, const char *path,
 	size_t i = find_place(g, path, size);
 	struct gate_entry *e = i < g->n ? g->entries[i] : NULL;
 
-	return e && strncmp(e->path, path, size) == 0 && !e->path[size] ? e :
-									  NULL;
+	return e && strncmp(e->path, path, size) == 0 && !e->path[size] ? e
+									: NULL;
 }
 
 static struct gate_entry *find(const struct gate *g, const char *path)
@@ -85,7 +85,8 @@ static int make_room(struct gate *g)
 
 	if (g->n < g->capacity)
 		return 0;
-	entries = reallocarray(g->entries, capacity, sizeof(struct gate_entry *));
+	entries =
+		reallocarray(g->entries, capacity, sizeof(struct gate_entry *));
 	if (!entries)
 		return error_set(-ENOMEM, "no memory to hold a database back");
 	g->entries = entries;
@@ -108,8 +109,8 @@ static int find_or_add(struct gate *g, const char *path,
 			e->path = strdup(path);
 		if (!e || !e->path) {
 			free(e);
-			return error_set(-ENOMEM,
-					 "no memory to hold '%s' back", path);
+			return error_set(-ENOMEM, "no memory to hold '%s' back",
+					 path);
 		}
 		memmove(g->entries + place + 1, g->entries + place,
 			(g->n - place) * sizeof(struct gate_entry *));

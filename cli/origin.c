@@ -38,8 +38,9 @@ static int spooled_header(struct spool *spool, uint64_t txid,
 	if (rc < 0)
 		return rc;
 	if (io_pread(fd, bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
-		return error_set(-ERR_CORRUPT, "batch %016" PRIx64
-				 " of the spool is cut off", txid);
+		return error_set(-ERR_CORRUPT,
+				 "batch %016" PRIx64 " of the spool is cut off",
+				 txid);
 	return ltx_header_decode(bytes, ret);
 }
 
@@ -157,7 +158,8 @@ static void remove_fetched(const struct decision *d)
 }
 
 /* Put what was fetched in the place of the files. */
-static int replace(const struct decision *d, const struct restorer_result *result)
+static int replace(const struct decision *d,
+		   const struct restorer_result *result)
 {
 	const struct capture_state state = state_of(result);
 	char name[40];
@@ -178,12 +180,13 @@ static int replace(const struct decision *d, const struct restorer_result *resul
 
 static int not_rolled_forward(const struct origin *o, int rc)
 {
-	return error_wrap(rc,
-			  "after a loss of power '%s' is older than transaction "
-			  "%016" PRIx64 ", which it had; it is opened once it "
-			  "can be rolled forward, or as it is with --adopt "
-			  "local",
-			  o->path, o->txid);
+	return error_wrap(
+		rc,
+		"after a loss of power '%s' is older than transaction "
+		"%016" PRIx64 ", which it had; it is opened once it "
+		"can be rolled forward, or as it is with --adopt "
+		"local",
+		o->path, o->txid);
 }
 
 /* A checkpoint may have brought all of a log home that looks too short. */
@@ -334,8 +337,7 @@ static int roll_to_head(struct decision *d, const char *message, uint64_t from)
 		rc = replace(d, &result);
 	remove_fetched(d);
 	if (rc == 0)
-		log_warn(message,
-			 "db=%s from=%016" PRIx64 " txid=%016" PRIx64,
+		log_warn(message, "db=%s from=%016" PRIx64 " txid=%016" PRIx64,
 			 log_quote(d->o->path), from, d->head.txid);
 	return rc;
 }
@@ -357,15 +359,16 @@ static int find_head_sum(struct decision *d)
 
 static int refuse(const struct decision *d)
 {
-	return error_set(-ENOTUNIQ,
-			 "'%s' in this directory is no state of the database of "
-			 "that name in %s, which is at transaction %016" PRIx64
-			 ": mount with --adopt local to go on with the local "
-			 "file behind that, with --adopt bucket to put the "
-			 "bucket's in its place (the local one is kept in "
-			 ".litebucket/aside), or with a bucket or prefix of its "
-			 "own",
-			 d->o->path, d->config->bucket->url, d->head.txid);
+	return error_set(
+		-ENOTUNIQ,
+		"'%s' in this directory is no state of the database of "
+		"that name in %s, which is at transaction %016" PRIx64
+		": mount with --adopt local to go on with the local "
+		"file behind that, with --adopt bucket to put the "
+		"bucket's in its place (the local one is kept in "
+		".litebucket/aside), or with a bucket or prefix of its "
+		"own",
+		d->o->path, d->config->bucket->url, d->head.txid);
 }
 
 static int decide_different(struct decision *d)
@@ -377,8 +380,9 @@ static int decide_different(struct decision *d)
 		return adopt(d, &head,
 			     "going on with the local file, as was asked for");
 	case ADOPT_BUCKET:
-		return roll_to_head(d, "the bucket's state is put in the place "
-				       "of the local file, as was asked for",
+		return roll_to_head(d,
+				    "the bucket's state is put in the place "
+				    "of the local file, as was asked for",
 				    0);
 	default:
 		return refuse(d);
@@ -426,8 +430,9 @@ static int decide_by_bucket(struct decision *d)
 		return 0;
 	head = head_state(d);
 	if (head.dropped)
-		return adopt(d, &head,
-			     "it was dropped in the bucket; going on behind that");
+		return adopt(
+			d, &head,
+			"it was dropped in the bucket; going on behind that");
 	return decide_by_content(d);
 }
 

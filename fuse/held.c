@@ -30,8 +30,8 @@ static bool find_path(struct mount *m, fuse_ino_t number, const char *name,
 {
 	struct inode *inode = inode_of(&m->inodes, number);
 
-	return (name ? inode_child_path(&m->inodes, inode, name, ret) :
-		       inode_path(&m->inodes, inode, ret)) == 0;
+	return (name ? inode_child_path(&m->inodes, inode, name, ret)
+		     : inode_path(&m->inodes, inode, ret)) == 0;
 }
 
 /* As mount_config.admit(), for both names. */
