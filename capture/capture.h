@@ -95,6 +95,14 @@ struct capture_config {
 	 */
 	int (*writer)(void *arg, const char *path);
 
+	/*
+	 * This database has a journal that can be played back only through the
+	 * mount, because it names a super-journal (D21).  Until SQLite has opened
+	 * it there, nothing of it is sealed.  NULL: that is left to whoever
+	 * opens it first.
+	 */
+	void (*interrupted)(void *arg, const char *path);
+
 	void *arg;
 
 	/* How long a file that SQLite does not write must rest; 0: 1 s (D9). */

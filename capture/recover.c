@@ -128,9 +128,10 @@ int recover_journal(struct capture *c, const char *path)
 	if (journal < 0 || !journal_is_live(journal))
 		return 0;
 	if (names_super_journal(journal)) {
-		log_info("a transaction of several databases was interrupted; "
-			 "who opens this one first plays its journal back",
-			 "db=%s", log_quote(path));
+		log_debug("a transaction of several databases was interrupted",
+			  "db=%s", log_quote(path));
+		if (c->config.interrupted)
+			c->config.interrupted(c->config.arg, path);
 		return 0;
 	}
 	log_info("a transaction was interrupted; SQLite plays its journal back",

@@ -331,6 +331,12 @@ static void end_process(struct helper *h)
 		(void)kill(h->pid, SIGKILL);
 }
 
+void helper_stop(struct helper *h)
+{
+	if (h)
+		end_process(h);
+}
+
 void helper_free(struct helper *h)
 {
 	if (!h)

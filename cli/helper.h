@@ -46,7 +46,8 @@ enum { HELPER_PENDING_BYTE = 0x40000000 };
 /* It may take a while until the process is there. */
 int helper_new(const struct helper_config *config, struct helper **ret);
 
-/* Ends the process, soon.  NULL is allowed. */
+/* Ends the process, soon, and every call.  NULL is allowed, as below. */
+void helper_stop(struct helper *h);
 void helper_free(struct helper *h);
 AUTO_FREE(helper);
 

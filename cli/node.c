@@ -13,6 +13,7 @@
 #include "cli/bucket_id.h"
 #include "cli/helper.h"
 #include "cli/outside.h"
+#include "cli/player.h"
 #include "fuse/mount.h"
 #include "uploader/uploader.h"
 
@@ -39,6 +40,13 @@ static void committed(void *arg, const char *path)
 	struct node *n = arg;
 
 	uploader_notify(n->uploader, path);
+}
+
+static void interrupted(void *arg, const char *path)
+{
+	struct node *n = arg;
+
+	player_add(n->player, path);
 }
 
 static int writer(void *arg, const char *path)
@@ -325,6 +333,7 @@ static int open_capture(struct node *n)
 		.committed = committed,
 		.now_ms = now_ms,
 		.writer = writer,
+		.interrupted = interrupted,
 		.arg = n,
 	};
 
@@ -339,7 +348,9 @@ static int open_helper(struct node *n)
 		.pending_byte = n->config.pending_byte,
 	};
 
-	return helper_new(&config, &n->helper);
+	int rc = helper_new(&config, &n->helper);
+
+	return rc < 0 ? rc : player_new(n->helper, &n->player);
 }
 
 static int open_outside(struct node *n)
@@ -417,6 +428,7 @@ int node_serve(struct node *n)
 	rc = publish_mount(n, m, &databases);
 	if (rc < 0)
 		return rc;
+	player_start(n->player);
 	n->config.ready(databases, n->config.arg);
 	return mount_serve(m);
 }
@@ -498,11 +510,13 @@ int node_close(struct node *n)
 	node_stop(n);
 	decider_free(TAKE(n->decider));
 	outside_free(TAKE(n->outside));
+	helper_stop(n->helper);
 	unmount(n);
 	if (n->mounted)
 		rc = seal_and_send(n);
 	uploader_free(TAKE(n->uploader));
 	capture_close(TAKE(n->capture));
+	player_free(TAKE(n->player));
 	helper_free(TAKE(n->helper));
 	bucket_free(TAKE(n->bucket));
 	forget_databases(n);

@@ -33,6 +33,7 @@ struct capture;
 struct helper;
 struct mount;
 struct outside;
+struct player;
 struct spool;
 struct uploader;
 
@@ -75,6 +76,7 @@ struct node {
 	struct bucket *bucket;
 	struct uploader *uploader;
 	struct helper *helper;
+	struct player *player;
 	struct capture *capture;
 	struct outside *outside;
 	struct decider *decider;
