@@ -259,3 +259,13 @@ void capture_vfs_set_hook(capture_vfs_hook hook, void *arg)
 	vfs_state.hook = hook;
 	vfs_state.hook_arg = arg;
 }
+
+int capture_vfs_settle(struct capture *c, const char *path, uint64_t *ret_txid)
+{
+	int rc;
+
+	do {
+		rc = capture_settle(c, path, ret_txid);
+	} while (rc == -EINPROGRESS);
+	return rc;
+}

@@ -32,4 +32,10 @@ typedef int (*capture_vfs_hook)(const char *what, const char *path,
 				uint64_t offset, void *arg);
 void capture_vfs_set_hook(capture_vfs_hook hook, void *arg);
 
+/*
+ * capture_settle(), called again for as long as a comparison goes on: on a busy
+ * machine one call does only a part of it.
+ */
+int capture_vfs_settle(struct capture *c, const char *path, uint64_t *ret_txid);
+
 #endif

@@ -143,7 +143,7 @@ static void take_up_and_check(struct world *w)
 	uint64_t txid;
 
 	start(w);
-	if (capture_settle(w->capture, "app.db", &txid) < 0)
+	if (capture_vfs_settle(w->capture, "app.db", &txid) < 0)
 		fail_msg("settle: %s", error_message());
 	/* From the beginning: a batch that changed would break the chain. */
 	chain_clear(&w->chain);
@@ -232,7 +232,7 @@ static void a_position_that_cannot_be_read_stops_only_that_database(void **state
 	assert_int_equal(system(command), 0);
 	log_set_level(LOG_ERROR + 1);
 	start(w);
-	assert_int_equal(capture_settle(w->capture, "app.db", NULL),
+	assert_int_equal(capture_vfs_settle(w->capture, "app.db", NULL),
 			 -ERR_CORRUPT);
 	capture_close(w->capture);
 	log_set_level(LOG_ERROR);

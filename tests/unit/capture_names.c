@@ -125,7 +125,7 @@ static void check(struct world *w)
 	char path[128];
 	int rc;
 
-	while ((rc = capture_settle(w->capture, w->name, NULL)) == -EBUSY &&
+	while ((rc = capture_vfs_settle(w->capture, w->name, NULL)) == -EBUSY &&
 	       clock_monotonic_ms() < until)
 		clock_sleep_ms(5);
 	if (rc < 0)
@@ -230,15 +230,15 @@ static void commits_to_a_wal_that_was_removed_change_nothing_here(void **state)
 	check(w);
 	remove_name(w, "app.db-wal");
 	check(w);
-	assert_true(capture_settle(w->capture, "app.db", &before) >= 0);
+	assert_true(capture_vfs_settle(w->capture, "app.db", &before) >= 0);
 	sql(w, "INSERT INTO t VALUES (randomblob(9000))");
 	check(w);
-	assert_true(capture_settle(w->capture, "app.db", &after) >= 0);
+	assert_true(capture_vfs_settle(w->capture, "app.db", &after) >= 0);
 	assert_int_equal(after, before);
 	/* And then it does write them into the database. */
 	sql(w, "PRAGMA wal_checkpoint");
 	check(w);
-	assert_true(capture_settle(w->capture, "app.db", &after) >= 0);
+	assert_true(capture_vfs_settle(w->capture, "app.db", &after) >= 0);
 	assert_true(after > before);
 }
 
@@ -449,7 +449,7 @@ static void a_database_that_went_or_changed_unseen_is_dropped(void **state)
 		}
 		start(w);
 		/* The one that is something else is looked at by a thread. */
-		(void)capture_settle(w->capture, "app.db", NULL);
+		(void)capture_vfs_settle(w->capture, "app.db", NULL);
 		assert_true(chain_follow(&w->chain, w->spool));
 		assert_true(w->chain.dropped);
 	}

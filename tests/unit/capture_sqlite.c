@@ -130,7 +130,7 @@ static void sql(struct world *w, const char *text)
 /* Everything committed so far is in the spool, and is what SQLite has. */
 static void check(struct world *w)
 {
-	if (capture_settle(w->capture, "app.db", NULL) < 0)
+	if (capture_vfs_settle(w->capture, "app.db", NULL) < 0)
 		fail_msg("settle: %s", error_message());
 	assert_true(chain_follow(&w->chain, w->spool));
 	assert_true(chain_equals(&w->chain, w->path));
@@ -327,7 +327,7 @@ static void after_a_clean_stop_nothing_is_sealed_again(void **state)
 		before = w->chain.txid;
 		stop(w);
 		start(w);
-		assert_int_equal(capture_settle(w->capture, "app.db", &after),
+		assert_int_equal(capture_vfs_settle(w->capture, "app.db", &after),
 				 0);
 		assert_int_equal(after, before);
 		open_db(w);
@@ -393,7 +393,7 @@ static void a_page_that_the_file_ends_in_is_one(void **state)
 	assert_int_equal(read(fd, page, sizeof(page)), 1024);
 	(void)close(fd);
 	start(w);
-	assert_true(capture_settle(w->capture, "app.db", NULL) >= 0);
+	assert_true(capture_vfs_settle(w->capture, "app.db", NULL) >= 0);
 	assert_true(chain_follow(&w->chain, w->spool));
 	assert_int_equal(w->chain.page_size, 4096);
 	assert_int_equal(w->chain.commit, 1);
@@ -649,7 +649,7 @@ static void a_database_copied_with_its_wal_is_captured_in_any_order(void **state
 			 wal_first ? "copy.db-wal" : "copy.db");
 		copy_raw(w, wal_first ? "app.db" : "app.db-wal",
 			 wal_first ? "copy.db" : "copy.db-wal");
-		assert_true(capture_settle(w->capture, "copy.db", NULL) >= 0);
+		assert_true(capture_vfs_settle(w->capture, "copy.db", NULL) >= 0);
 		db = w->db;
 		w->db = NULL;
 		chain_clear(&w->chain);
