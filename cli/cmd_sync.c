@@ -44,9 +44,6 @@ static int run(const void *settings, char **operands)
 
 	if (rc == 0)
 		rc = print(settings, path, reply.data);
-	if (rc == -EBUSY)
-		rc = error_wrap(rc, "it may not be opened now; 'litebucket "
-				    "status' of its directory says why");
 	if (rc < 0)
 		return cli_fail(error_wrap(rc, "syncing '%s'", path));
 	return CLI_OK;

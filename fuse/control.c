@@ -21,6 +21,10 @@ static int open_target(const char *path)
 				 "'%s' is in a mount whose litebucket has "
 				 "ended; start it again",
 				 path);
+	if (errno == EBUSY)
+		return error_set(-EBUSY,
+				 "it may not be opened now; 'litebucket status' "
+				 "of its directory says why");
 	return error_errno("opening '%s'", path);
 }
 

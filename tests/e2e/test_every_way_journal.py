@@ -1,10 +1,12 @@
 """Journal modes, lock modes, and the switches between them: every state comes back."""
 import itertools
+import os
 import sqlite3
 
 import pytest
 
-from every_way import TABLE, cases, closed, mode, pragma, rows, shell
+from every_way import TABLE, Story, cases, closed, mode, pragma, rows, shell
+from harness import eventually
 
 MODES = ["delete", "truncate", "persist", "limit", "memory", "off", "wal"]
 # No journal tells when these have committed: somebody who never lets go of the
@@ -209,3 +211,19 @@ def test_a_switch_with_a_reader_open_keeps_every_commit(story, one, other):
     to(one)(story)
     story.tell({"a table": TABLE, "rows": rows(60), **there_and_back(1)})
     story.check()
+
+
+def test_a_walk_through_all_modes_comes_back_from_s3(s3_bucket, mount, work):
+    walk = ["delete", "wal", "truncate", "persist", "wal", "delete", "limit", "truncate", "wal"]
+    with mount(s3_bucket, "--upload-interval", "50ms") as data:
+        told = Story(data, work / "copies")
+        told.tell({"a table": TABLE})
+        for number, journal in enumerate(walk):
+            told.tell({f"to {journal} {number}": to(journal), f"rows {number}": rows(30),
+                       f"change {number}": "UPDATE t SET n = n + 1 WHERE id % 3 = 0"})
+        told.tell({"VACUUM": "DELETE FROM t WHERE id % 2; VACUUM"})
+        told.close()
+        os.unlink(told.path)
+        eventually(lambda: told.points()[-1][1] == "drop", 30, "not dropped")
+        told.tell({"again": f"PRAGMA page_size=1024; {TABLE}", "the last word": rows(5)})
+        told.check(every=5)

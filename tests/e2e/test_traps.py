@@ -223,6 +223,22 @@ def test_commits_without_a_journal_are_batches_of_their_own(node, journal):
     node.all_well()
 
 
+@pytest.mark.more
+def test_sync_says_why_it_cannot_have_a_transaction_without_a_journal(node):
+    """It gives up after a while, with the reason, and nothing is lost by that."""
+    told = node("app.db")
+    told.tell({"filled": FILLED})
+    mode("memory")(told)
+    told.execute("PRAGMA locking_mode=EXCLUSIVE; UPDATE t SET n = 5")
+    asked = run(LITEBUCKET, "sync", told.path, check=False)
+    assert asked.returncode == 1
+    assert "locking_mode=EXCLUSIVE" in asked.stderr
+    assert "opened" not in asked.stderr
+    told.close()
+    told.rest("closed")
+    node.all_well()
+
+
 def test_files_that_come_and_go_are_no_databases(node):
     told = node("app.db")
     told.tell({"filled": FILLED})
