@@ -500,12 +500,25 @@ static int note_file(struct db *db, int fd, struct ltx_header *header)
 	return rc < 0 ? rc : pages_sync(db->pages);
 }
 
+/*
+ * Of the life that ended, not of this one: what the disk lost is judged by it
+ * (D20).  Where the files were at the batch itself nobody knows any more.
+ */
+static void keep_whereabouts(const struct db *db, struct position *p)
+{
+	memcpy(p->boot, db->position.boot, sizeof(p->boot));
+	memcpy(p->wal_salt, db->position.wal_salt, sizeof(p->wal_salt));
+	p->wal_end = db->position.wal_end;
+	p->change_counter = db->position.change_counter;
+}
+
 /* Steps 2 to 4, of a file that a crash left after step 1. */
 static int finish_sealing(struct db *db, int fd, struct ltx_header *header)
 {
 	struct position next = position_after(header);
 	int rc = note_file(db, fd, header);
 
+	keep_whereabouts(db, &next);
 	if (rc == 0)
 		rc = pages_extend(db->pages);
 	if (rc == 0)

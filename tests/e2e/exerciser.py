@@ -25,7 +25,6 @@ class Exerciser:
         with open(self.path, "wb") as file:
             file.write(content)
         self.fd = os.open(self.path, os.O_RDWR)
-        self.steps = []
 
     def span(self, limit):
         offset = self.random.randrange(limit)
@@ -129,12 +128,17 @@ class Exerciser:
                "sync": 1, "reopen": 3, "rename": 1}
 
     def run(self, count):
-        names = self.random.choices(list(self.WEIGHTS), self.WEIGHTS.values(), k=count)
+        try:
+            self.run_some(self.random.choices(list(self.WEIGHTS), self.WEIGHTS.values(), k=count))
+            self.read_all()
+        finally:
+            os.close(self.fd)
+
+    def run_some(self, names):
         for number, name in enumerate(names):
-            self.steps.append(name)
             try:
                 getattr(self, name)()
             except (AssertionError, OSError) as error:
-                raise AssertionError(f"operation {number}, after {self.steps[-10:]}: {error}"[:400]) from error
-        self.read_all()
-        os.close(self.fd)
+                last = ", ".join(names[max(0, number - 10):number + 1])
+                # Not the bytes, which are many.
+                raise AssertionError(f"operation {number} of {last}: {str(error)[:200]}") from None

@@ -73,7 +73,11 @@ def rounds(count, data, disk, past, start_writer, promised, torn):
         data.environment["LITEBUCKET_BOOT"] = f"boot {number}"
         data.start()
         print(f"round {number}: {writer.committed()} commits returned, {sent} are in the bucket")
-        writer.forget(past.check(data / "app.db", kept))
+        try:
+            writer.forget(past.check(data / "app.db", kept))
+        except AssertionError:
+            print(data.log_text(), harness.litebucket("status", data.point, check=False).stdout)
+            raise
     assert lost or promised, "no power loss lost anything: they prove nothing"
 
 
