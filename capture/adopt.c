@@ -420,7 +420,7 @@ static int adopt_locked(struct db *db, int dirfd, const char *name,
 static int adopt(struct capture *c, const char *path, int dirfd,
 		 const char *name, const struct capture_state *state)
 {
-	struct db *db;
+	struct db *db = NULL;
 	int rc = find_held(c, path, &db);
 
 	if (rc < 0)
