@@ -371,6 +371,7 @@ static struct position position_of(const struct db *db,
 	struct position p = {
 		.txid = state->txid,
 		.dbsum = state->dbsum,
+		.known = state->dbsum,
 		.page_size = state->dropped ? 0 : state->page_size,
 		.commit = state->dropped ? 0 : state->commit,
 		.timestamp_ms = state->timestamp_ms,

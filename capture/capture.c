@@ -125,7 +125,7 @@ static bool is_as_left(struct capture *c, struct db *db)
 
 	look_at_files(db, &now);
 	return c->run && p->clean == c->run &&
-	       pages_count(db->pages) >= p->commit &&
+	       pages_count(db->pages) >= p->commit && p->known == p->dbsum &&
 	       p->main_size == now.main_size && p->wal_size == now.wal_size &&
 	       p->main_mtime_ns == now.main_mtime_ns &&
 	       p->main_ctime_ns == now.main_ctime_ns &&
@@ -382,6 +382,7 @@ static void *settle_loop(void *arg)
 {
 	struct capture *c = arg;
 
+	room_check(c);
 	(void)pthread_mutex_lock(&c->rest_lock);
 	while (!c->stopping) {
 		int64_t due;
@@ -426,6 +427,7 @@ static void init_locks(struct capture *c)
 {
 	pthread_condattr_t monotonic;
 
+	(void)pthread_mutex_init(&c->room_lock, NULL);
 	(void)pthread_mutex_init(&c->rename_lock, NULL);
 	(void)pthread_mutex_init(&c->table_lock, NULL);
 	(void)pthread_mutex_init(&c->rest_lock, NULL);
@@ -460,6 +462,7 @@ int capture_open(const struct capture_config *config, struct capture **ret)
 	if (!c)
 		return error_set(-ENOMEM, "out of memory");
 	c->config = *config;
+	c->budget.max = config->spool_max;
 	c->state_fd = c->state_root_fd = c->lock_fd = -1;
 	init_locks(c);
 	find_boot(c);
@@ -594,7 +597,8 @@ void capture_distrust(struct capture *c, const char *path)
 /* How long a caller is kept for a comparison before it is asked to come again. */
 enum { SETTLE_MS = 2000 };
 
-int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
+int capture_sync(struct capture *c, const char *path,
+		 struct capture_point *ret)
 {
 	int64_t until = clock_monotonic_ms() + SETTLE_MS;
 	struct db *db;
@@ -610,7 +614,7 @@ int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
 	if (rc == -EBUSY && is_in_transaction(db))
 		rc = 0;
 	if (rc == 0)
-		rc = db_seal(db, ret_txid);
+		rc = db_seal_at(db, ret);
 	if (rc >= 0 && is_in_doubt(db))
 		rc = error_set(-EBUSY, "'%s' is not at rest", path);
 	if (rc >= 0 && !has_state(db))
@@ -634,6 +638,16 @@ static int settle_and_seal(struct db *db)
 			 "db=%s error=%s", log_quote(db->path),
 			 log_quote(error_message()));
 	return rc == 1;
+}
+
+int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid)
+{
+	struct capture_point point;
+	int rc = capture_sync(c, path, &point);
+
+	if (rc >= 0 && ret_txid)
+		*ret_txid = point.txid;
+	return rc;
 }
 
 void capture_settle_all(struct capture *c, int64_t until_ms)

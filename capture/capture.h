@@ -107,6 +107,14 @@ struct capture_config {
 
 	/* How long a file that SQLite does not write must rest; 0: 1 s (D9). */
 	int64_t quiet_ms;
+
+	/*
+	 * What the spools of all databases may hold, in bytes; 0: as much as
+	 * fits on the disk.  What does not fit is not sealed: commits gather,
+	 * batches that were never sent are merged and, if there is more than
+	 * that nevertheless, given up for a later comparison (D19).
+	 */
+	uint64_t spool_max;
 };
 
 /*
@@ -182,7 +190,8 @@ void capture_distrust(struct capture *c, const char *path);
 /*
  * Bring all that is committed now into the spool, as one batch.  1: a batch
  * was sealed; 0: nothing new.  ret_txid (may be NULL) gets the last sealed
- * TXID in both cases.  -ENOENT: no database of that path.
+ * TXID in both cases.  -ENOENT: no database of that path.  -EDQUOT: the spool
+ * is full; what is committed stays where it is.
  */
 int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid);
 
@@ -193,6 +202,19 @@ int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid);
  * this call did some seconds of that; call again.
  */
 int capture_settle(struct capture *c, const char *path, uint64_t *ret_txid);
+
+/*
+ * The last batch sealed, by what the uploader knows it.  Its TXID may become a
+ * lower one while it was never sent (D19); its time never goes back.
+ */
+struct capture_point {
+	uint64_t txid;
+	int64_t time_ms;
+};
+
+/* As capture_settle(), and tell both. */
+int capture_sync(struct capture *c, const char *path,
+		 struct capture_point *ret);
 
 /*
  * Everything at rest: as capture_settle() for every database and every file
@@ -268,6 +290,13 @@ struct capture_status {
 	bool dropped;
 	char error[512]; /* why it is not captured; "" if it is */
 };
+
+struct capture_spool {
+	uint64_t used, max; /* bytes; max 0: no bound */
+	bool full;	    /* something could not be sealed for it */
+};
+
+void capture_spool_status(struct capture *c, struct capture_spool *ret);
 
 /*
  * Every database, in order of path, and then every file or directory that

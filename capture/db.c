@@ -19,6 +19,7 @@
 #include "ltx/spool.h"
 
 #include "capture/db.h"
+#include "capture/table.h"
 
 int db_new(struct capture *c, const struct capture_config *config,
 	   const char *path, struct db **ret)
@@ -191,7 +192,7 @@ static int check_pages(struct db *db)
 {
 	uint64_t sum = pages_sum(db->pages, db->position.commit);
 
-	if (db->position.page_size == 0 || sum == db->position.dbsum ||
+	if (db->position.page_size == 0 || sum == db->position.known ||
 	    pages_count(db->pages) == 0)
 		return 0;
 	log_warn("page hashes do not fit; comparing and sending every page",
@@ -199,20 +200,39 @@ static int check_pages(struct db *db)
 	return pages_truncate(db->pages, 0);
 }
 
+/*
+ * The end of what a crash interrupted.  Position is written before a batch can
+ * be seen, so what is behind it was taken back.
+ */
+static int recover(struct db *db, bool has_position)
+{
+	int rc;
+
+	(void)unlinkat(db->state_fd, "merged.tmp", 0);
+	rc = db_recover_sealing(db);
+	if (rc == 0 && has_position)
+		rc = spool_cut(db->spool, db->position.txid);
+	return rc;
+}
+
 static int take_up_state(struct db *db)
 {
 	int rc = db_recover_adopting(db);
+	bool has_position;
 
 	if (rc < 0)
 		return rc;
 	rc = position_load(db->state_fd, "position", &db->position);
+	has_position = rc == 0;
 	if (rc < 0 && rc != -ENOENT)
 		return rc;
 	rc = pages_open(db->state_fd, "pages", &db->pages);
 	if (rc == 0)
 		rc = spool_open(db->state_fd, "spool", &db->spool);
 	if (rc == 0)
-		rc = db_recover_sealing(db);
+		rc = recover(db, has_position);
+	if (rc == 0)
+		rc = spool_join(db->spool, &db->capture->budget);
 	if (rc == 0)
 		rc = check_pages(db);
 	if (rc < 0)
@@ -225,7 +245,7 @@ static int take_up_state(struct db *db)
 	if (pages_count(db->pages) == 0)
 		return 0;
 	db->commit = db->position.commit;
-	db->dbsum = db->position.dbsum;
+	db->dbsum = db->position.known;
 	return 0;
 }
 
@@ -433,6 +453,29 @@ int db_begin(struct db *db, uint32_t page_size)
 	if (rc < 0 || page_size == db->page_size)
 		return rc;
 	return restart(db, page_size);
+}
+
+int db_go_back(struct db *db, const struct position *to, uint32_t page_size)
+{
+	int rc;
+
+	batch_free(TAKE(db->open));
+	db->position = *to;
+	db->page_size = to->page_size;
+	db->commit = to->commit;
+	db->dbsum = to->known;
+	/* What is only in the WAL is to be read once more. */
+	db_forget_wal(db);
+	atomic_store(&db->wal_touched, true);
+	if (page_size == 0)
+		return 0;
+	rc = db_begin(db, page_size);
+	if (rc == 0)
+		rc = ensure_open(db);
+	/* Who waits for what was given up is told by the next batch. */
+	if (rc == 0)
+		db->open->changed = true;
+	return rc;
 }
 
 bool db_has_news(const struct db *db)

@@ -41,7 +41,8 @@
  *	    one, and the main file's otherwise.
  *	I4  dbsum is the sum of the known hashes of pages 1..commit.
  *	I5  A TXID given to a batch is on disk (position) before the batch can be
- *	    seen in the spool, and is never given again.
+ *	    seen in the spool, and is never given again once the batch may have
+ *	    been sent (spool_claim).
  *	I6  Every page above the previous batch's size is in a batch that grows
  *	    the database, also those that SQLite never wrote.
  *	I7  Each page of 1..commit is known as the main file has it, or as the
@@ -167,7 +168,9 @@ struct db {
 	struct batch *sealing;
 	bool sealed;		  /* the batch of this header is on disk whole, */
 	struct ltx_header header; /* to be sealed before anything else */
-	bool adopt; /* position is ahead of the spool: the file is to be renamed */
+	bool adopt; /* position is ahead of the spool: the file is to be renamed, */
+	bool supersede; /* in the place of all batches from its TXID on */
+	bool position_unsure; /* to be written again before anything else */
 
 	/*
 	 * Found at the start, and not taken up (capture_config.found): nothing
@@ -467,5 +470,56 @@ int db_drop(struct db *db);
 
 /* What a crash left between sealing and publishing.  Lock held. */
 int db_recover_sealing(struct db *db);
+
+/* As db_seal(), and tell the batch's time, too. */
+int db_seal_at(struct db *db, struct capture_point *ret);
+
+/* What an earlier try did not come to the end of.  Seal lock held. */
+int db_resume(struct db *db);
+
+/*
+ * name in the state directory is a whole file, synced, with this header: put it
+ * in the place of the batches from its TXID to position's, with the same end.
+ * They are barred.  Seal lock held.
+ */
+int db_seal_over(struct db *db, const char *name,
+		 const struct ltx_header *header);
+
+/* The epoch that writes, and a nonce of one file's own (R2). */
+uint64_t db_node_id(void);
+
+/* Where the database is after a batch with this header. */
+struct position db_position_after(const struct ltx_header *header);
+
+/* ------------------------------------------------------------ room.c */
+
+/*
+ * Room in the spool for what is to be sealed.  ret: what was set aside, to be
+ * given back once it is sealed.  make: merge batches if need be; that takes a
+ * while.  Takes lock, and without any of this database held.  -EDQUOT.
+ */
+int db_find_room(struct db *db, bool make, uint64_t *ret_bytes);
+void db_leave_room(struct db *db, uint64_t bytes);
+
+/* After a start, if the spools hold more than they may. */
+void room_check(struct capture *c);
+
+/* ----------------------------------------------------------- merge.c */
+
+/*
+ * One batch of those that were never sent, if that is worth its work; whatever
+ * the work with always.  1: done.  Without locks.
+ */
+int db_merge(struct db *db, bool always);
+
+/*
+ * Without those that were never sent: the database is as the batch before them
+ * left it, and what they held is found again by comparing.  1: done.  Without
+ * locks.
+ */
+int db_give_up(struct db *db);
+
+/* Bring the state after give-up in line with the new position.  Lock held. */
+int db_go_back(struct db *db, const struct position *to, uint32_t page_size);
 
 #endif

@@ -32,6 +32,21 @@ static int field(const char *text, const char *key, int base, uint64_t *ret)
 	return error_set(-ERR_CORRUPT, "no valid '%s' in it", key);
 }
 
+/* As field(), for what earlier versions did not write. */
+static int field_or(const char *text, const char *key, int base,
+		    uint64_t fallback, uint64_t *ret)
+{
+	char line[64];
+	size_t length = strlen(key);
+
+	(void)snprintf(line, sizeof(line), "\n%s=", key);
+	if (!strstr(text, line) && strncmp(text, line + 1, length + 1) != 0) {
+		*ret = fallback;
+		return 0;
+	}
+	return field(text, key, base, ret);
+}
+
 /* Before anything else: what else there is depends on it. */
 static int check_format(const char *text)
 {
@@ -126,6 +141,8 @@ static int parse(const char *text, struct position *ret)
 		rc = field(text, fields[i].key, fields[i].base,
 			   fields[i].value);
 	if (rc == 0)
+		rc = field_or(text, "known", 16, ret->dbsum, &ret->known);
+	if (rc == 0)
 		rc = check_size(page_size, commit);
 	if (rc < 0)
 		return rc;
@@ -162,6 +179,7 @@ int position_store(int dirfd, const char *path, const struct position *p)
 			 "format=%d\n"
 			 "txid=%016" PRIx64 "\n"
 			 "checksum=%016" PRIx64 "\n"
+			 "known=%016" PRIx64 "\n"
 			 "page-size=%u\n"
 			 "commit=%u\n"
 			 "timestamp-ms=%" PRId64 "\n"
@@ -177,7 +195,8 @@ int position_store(int dirfd, const char *path, const struct position *p)
 			 "wal-salt-1=%u\n"
 			 "wal-salt-2=%u\n"
 			 "wal-end=%" PRIu64 "\n",
-			 POSITION_FORMAT, p->txid, p->dbsum, p->page_size,
+			 POSITION_FORMAT, p->txid, p->dbsum, p->known,
+			 p->page_size,
 			 p->commit, p->timestamp_ms, p->dropped, p->clean,
 			 p->main_size, p->main_mtime_ns, p->main_ctime_ns,
 			 p->wal_size, p->wal_mtime_ns, p->boot,

@@ -7,7 +7,10 @@
  *
  * A small text file of key=value lines, replaced atomically and synced with
  * each sealed batch, before the batch may be sent: a TXID that was ever sent
- * is never given to other pages.
+ * is never given to other pages.  It goes back only over batches that never
+ * were (D19).
+ *
+ * known differs from dbsum while the hashes of some pages are unknown.
  *
  * clean names the run that capture last stopped in order (capture_close()); if
  * that was the last run, and the files still look the same, nothing has to be
@@ -29,6 +32,7 @@ struct position {
 	uint32_t commit;
 	int64_t timestamp_ms;	/* of the batch */
 	bool dropped;
+	uint64_t known;		/* sum of the page hashes that are on disk */
 	uint64_t clean;		/* 0: sealed since */
 	uint64_t main_size, wal_size;
 	int64_t main_mtime_ns, main_ctime_ns, wal_mtime_ns;

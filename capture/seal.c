@@ -34,8 +34,7 @@
  */
 static const char SEALING[] = "sealing.ltx";
 
-/* The epoch that writes, and a nonce that tells this file from all others (R2). */
-static uint64_t node_id(void)
+uint64_t db_node_id(void)
 {
 	uint32_t nonce;
 
@@ -62,7 +61,7 @@ static struct ltx_header batch_header(const struct db *db)
 		.min_txid = db->position.txid + 1,
 		.max_txid = db->position.txid + 1,
 		.timestamp_ms = batch_time(db),
-		.node_id = node_id(),
+		.node_id = db_node_id(),
 		.pre_dbsum = db->position.dbsum,
 		.post_dbsum = b->dbsum,
 		.kind = LTX_BATCH,
@@ -79,7 +78,7 @@ static struct ltx_header empty_header(const struct db *db, enum ltx_kind kind)
 		.min_txid = db->position.txid + 1,
 		.max_txid = db->position.txid + 1,
 		.timestamp_ms = batch_time(db),
-		.node_id = node_id(),
+		.node_id = db_node_id(),
 		.pre_dbsum = db->position.dbsum,
 		.post_dbsum = db->position.dbsum,
 		.kind = kind,
@@ -214,11 +213,12 @@ static void note_whereabouts(const struct db *db, struct position *p)
 	p->wal_end = wal_cursor_offset(wal);
 }
 
-static struct position position_after(const struct ltx_header *header)
+struct position db_position_after(const struct ltx_header *header)
 {
 	struct position p = {
 		.txid = header->max_txid,
 		.dbsum = header->post_dbsum,
+		.known = header->post_dbsum,
 		.page_size = header->page_size,
 		.commit = header->commit,
 		.timestamp_ms = header->timestamp_ms,
@@ -250,14 +250,20 @@ static int adopt(struct db *db)
 
 	if (!db->adopt)
 		return 0;
-	rc = spool_adopt(db->spool, db->state_fd, SEALING, db->position.txid);
+	if (db->supersede)
+		rc = spool_supersede(db->spool, db->state_fd, SEALING,
+				     db->position.txid);
+	else
+		rc = spool_adopt(db->spool, db->state_fd, SEALING,
+				 db->position.txid);
 	if (rc == -ENOENT && faccessat(db->state_fd, SEALING, F_OK, 0) < 0 &&
 	    errno == ENOENT)
 		/* It had got its name; only the directory's sync failed. */
 		rc = io_sync_parent(db->state_fd, "spool/.");
 	if (rc < 0)
 		return rc;
-	db->adopt = false;
+	db->adopt = db->supersede = false;
+	spool_unbar(db->spool);
 	return 0;
 }
 
@@ -279,7 +285,7 @@ static int prepare(struct db *db, const struct ltx_header *header)
 /* Steps 2 to 4 of what is sealed; again after a failure. */
 static int publish(struct db *db)
 {
-	struct position next = position_after(&db->header);
+	struct position next = db_position_after(&db->header);
 	int rc = note_pages(db, &db->header, db->sealing);
 
 	note_whereabouts(db, &next);
@@ -294,12 +300,40 @@ static int publish(struct db *db)
 	return adopt(db);
 }
 
-/* What an earlier try did not come to the end of. */
-static int resume(struct db *db)
+/* The disk may have the position that was not gone back to. */
+static int repeat_position(struct db *db)
 {
-	int rc = adopt(db);
+	int rc;
 
+	if (!db->position_unsure)
+		return 0;
+	rc = position_store(db->state_fd, "position", &db->position);
+	if (rc < 0)
+		return rc;
+	db->position_unsure = false;
+	spool_unbar(db->spool);
+	return 0;
+}
+
+int db_resume(struct db *db)
+{
+	int rc = repeat_position(db);
+
+	if (rc == 0)
+		rc = adopt(db);
 	return rc == 0 && db->sealed ? publish(db) : rc;
+}
+
+int db_seal_over(struct db *db, const char *name,
+		 const struct ltx_header *header)
+{
+	if (renameat(db->state_fd, name, db->state_fd, SEALING) < 0) {
+		spool_unbar(db->spool);
+		return error_errno("renaming '%s'", name);
+	}
+	db->header = *header;
+	db->sealed = db->supersede = true;
+	return publish(db);
 }
 
 /* Close what is open, so that commits gather in a new batch from here on. */
@@ -356,29 +390,59 @@ static bool has_spool(struct db *db)
  */
 static int seal_locked(struct db *db)
 {
-	uint64_t before = db->position.txid;
+	int64_t before = db->position.timestamp_ms;
 	bool left_over;
 	int rc;
 
 	if (!has_spool(db))
 		return 0;
-	rc = resume(db);
+	rc = db_resume(db);
 	if (rc < 0)
 		return error_wrap(rc, "sealing '%s'", db->path);
 	left_over = db->sealing != NULL;
 	rc = seal_open(db);
 	if (rc > 0 && left_over)
 		rc = seal_open(db);
-	return rc < 0 ? rc : db->position.txid > before;
+	return rc < 0 ? rc : db->position.timestamp_ms > before;
+}
+
+/* There is no room; but what was begun may be what the others wait for. */
+static int only_resume(struct db *db, int rc)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->seal_lock);
+	char error[512];
+
+	(void)snprintf(error, sizeof(error), "%s", error_message());
+	(void)db_resume(db);
+	return error_set(rc, "%s", error);
+}
+
+int db_seal_at(struct db *db, struct capture_point *ret)
+{
+	uint64_t room = 0;
+	int rc = db_find_room(db, true, &room);
+
+	if (rc < 0)
+		return only_resume(db, rc);
+	(void)pthread_mutex_lock(&db->seal_lock);
+	rc = seal_locked(db);
+	if (rc >= 0)
+		*ret = (struct capture_point){
+			.txid = db->position.txid,
+			.time_ms = db->position.timestamp_ms,
+		};
+	(void)pthread_mutex_unlock(&db->seal_lock);
+	db_leave_room(db, room);
+	return rc;
 }
 
 int db_seal(struct db *db, uint64_t *ret_txid)
 {
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->seal_lock);
-	int rc = seal_locked(db);
+	struct capture_point point;
+	int rc = db_seal_at(db, &point);
 
 	if (rc >= 0 && ret_txid)
-		*ret_txid = db->position.txid;
+		*ret_txid = point.txid;
 	return rc;
 }
 
@@ -434,9 +498,9 @@ static int drop_later(struct db *db, int rc)
 	return error_wrap(rc, "dropping '%s'", db->path);
 }
 
-int db_drop(struct db *db)
+/* Seal lock held. */
+static int drop_locked(struct db *db)
 {
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->seal_lock);
 	int rc = seal_locked(db);
 
 	if (rc < 0)
@@ -448,6 +512,20 @@ int db_drop(struct db *db)
 		return 0;
 	rc = seal_drop(db);
 	return rc < 0 ? drop_later(db, rc) : 0;
+}
+
+/* Somebody waits who removes a file: no room is made for this. */
+int db_drop(struct db *db)
+{
+	uint64_t room = 0;
+	int rc = db_find_room(db, false, &room);
+
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->seal_lock);
+	if (rc < 0)
+		return is_back(db) ? rc : drop_later(db, rc);
+	rc = drop_locked(db);
+	db_leave_room(db, room);
+	return rc;
 }
 
 /* Called for each page of a file; may be NULL. */
@@ -515,7 +593,7 @@ static void keep_whereabouts(const struct db *db, struct position *p)
 /* Steps 2 to 4, of a file that a crash left after step 1. */
 static int finish_sealing(struct db *db, int fd, struct ltx_header *header)
 {
-	struct position next = position_after(header);
+	struct position next = db_position_after(header);
 	int rc = note_file(db, fd, header);
 
 	keep_whereabouts(db, &next);
@@ -526,6 +604,7 @@ static int finish_sealing(struct db *db, int fd, struct ltx_header *header)
 	if (rc < 0)
 		return rc;
 	take_over(db, &next);
+	db->supersede = true;
 	return adopt(db);
 }
 

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "capture/file.h"
+#include "ltx/spool.h"
 
 enum { TABLE_BUCKETS = 1024 };
 
@@ -23,6 +24,10 @@ struct capture {
 	int lock_fd;	   /* held: no other process works here */
 	uint64_t run;	   /* names the last stop in order; 0: there was none */
 	char boot[POSITION_BOOT_SIZE]; /* of the machine; constant */
+
+	struct spool_budget budget; /* of all databases' spools */
+	atomic_bool full;	    /* it was too small, and that was told */
+	pthread_mutex_t room_lock;  /* outermost: who makes room in it */
 
 	pthread_mutex_t rename_lock; /* outermost: one rename at a time */
 

@@ -24,6 +24,7 @@ struct mount_settings {
 	int64_t upload_interval_ms;
 	unsigned upload_connections;
 	int64_t stop_timeout_ms;
+	uint64_t spool_max;
 	enum log_level log_level;
 	int ready_fd;
 	uint64_t pending_byte;
@@ -39,6 +40,9 @@ static const struct option mount_options[] = {
 	OPTION(struct mount_settings, upload_connections,
 	       .name = "upload-connections", .kind = OPTION_COUNT, .value = "N",
 	       .fallback = "8", .help = "databases uploaded at a time"),
+	OPTION(struct mount_settings, spool_max, .name = "spool-max-size",
+	       .kind = OPTION_SIZE, .value = "SIZE", .fallback = "10GiB",
+	       .help = "what may wait for the bucket"),
 	OPTION(struct mount_settings, mountpoint, .name = "mountpoint",
 	       .kind = OPTION_TEXT, .value = "M",
 	       .help = "mount there instead of over DIR"),
@@ -163,6 +167,7 @@ static int serve(const struct mount_settings *s, const struct place *place,
 		.interval_ms = s->upload_interval_ms,
 		.connections = s->upload_connections,
 		.stop_timeout_ms = s->stop_timeout_ms,
+		.spool_max = s->spool_max,
 		.pending_byte = s->pending_byte,
 		.unmount_in_use = strcmp(s->on_stop, "unmount") == 0,
 		.ready = ready,

@@ -99,6 +99,24 @@ static void print_aside(const json_t *status)
 			     text_of(kept, "directory"));
 }
 
+/* How much waits for the bucket matters once nothing more may. */
+static void print_spool(const json_t *spool)
+{
+	char bytes[REPORT_SIZE_TEXT], max[REPORT_SIZE_TEXT];
+
+	if (!json_is_true(json_object_get(spool, "full")))
+		return;
+	report_size((uint64_t)json_integer_value(
+			    json_object_get(spool, "bytes")),
+		    bytes);
+	report_size((uint64_t)json_integer_value(
+			    json_object_get(spool, "max_bytes")),
+		    max);
+	(void)printf("spool   full: %s of %s wait for the bucket, and commits "
+		     "gather until there is room\n",
+		     bytes, max);
+}
+
 static int print_table(const json_t *status)
 {
 	AUTO(columns)
@@ -113,6 +131,7 @@ static int print_table(const json_t *status)
 		     text_of(status, "bucket"));
 	if (json_is_string(json_object_get(status, "catalog_error")))
 		(void)printf("catalog %s\n", text_of(status, "catalog_error"));
+	print_spool(json_object_get(status, "spool"));
 	json_array_foreach(databases, i, db) add_row(&table, db);
 	(void)putchar('\n');
 	if (json_array_size(databases) == 0)

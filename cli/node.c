@@ -332,6 +332,7 @@ static int open_capture(struct node *n)
 		.appeared = appeared,
 		.committed = committed,
 		.now_ms = now_ms,
+		.spool_max = n->config.spool_max,
 		.writer = writer,
 		.interrupted = interrupted,
 		.arg = n,

@@ -49,6 +49,7 @@ struct node_config {
 	int64_t stop_timeout_ms; /* from node_stop() to the end */
 	enum adopt adopt;	 /* where files and bucket differ */
 	bool unmount_in_use;	 /* at the end, see fuse/mount.h */
+	uint64_t spool_max; /* bytes of all spools; 0: no bound */
 	uint64_t pending_byte;	 /* SQLite's first lock byte (D39) */
 
 	/* The mount is there, and will answer.  In node_serve(). */

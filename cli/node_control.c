@@ -47,13 +47,27 @@ static int check_stopping(struct node *n)
 				     "the next mount");
 }
 
-static int settle(struct node *n, const char *path, uint64_t *ret_txid)
+/* Until there is room in the spool nothing can be sealed, which is no failure. */
+static int settle_with_room(struct node *n, const char *path,
+			    struct capture_point *ret)
+{
+	int rc;
+
+	while ((rc = capture_sync(n->capture, path, ret)) == -EDQUOT) {
+		if (check_stopping(n) < 0)
+			return -ESHUTDOWN;
+		clock_sleep_ms(WAIT_STEP_MS);
+	}
+	return rc;
+}
+
+static int settle(struct node *n, const char *path, struct capture_point *ret)
 {
 	int64_t until = clock_monotonic_ms() + SETTLE_MS;
 	int rc;
 
 	for (;;) {
-		rc = capture_settle(n->capture, path, ret_txid);
+		rc = settle_with_room(n, path, ret);
 		if (rc == -EINPROGRESS)
 			until = clock_monotonic_ms() + SETTLE_MS;
 		else if (rc != -EBUSY || clock_monotonic_ms() >= until)
@@ -68,7 +82,10 @@ static int settle(struct node *n, const char *path, uint64_t *ret_txid)
 	return rc < 0 ? rc : 0;
 }
 
-static int wait_confirmed(struct node *n, const char *path, uint64_t txid)
+/* ret_txid: the number under which it is in the bucket. */
+static int wait_confirmed(struct node *n, const char *path,
+			  const struct capture_point *point,
+			  uint64_t *ret_txid)
 {
 	int rc;
 
@@ -76,8 +93,9 @@ static int wait_confirmed(struct node *n, const char *path, uint64_t txid)
 	do {
 		rc = check_stopping(n);
 		if (rc == 0)
-			rc = uploader_wait(n->uploader, path, txid,
-					   WAIT_STEP_MS, NULL);
+			rc = uploader_wait(n->uploader, path, point->txid,
+					   point->time_ms, WAIT_STEP_MS,
+					   ret_txid);
 	} while (rc == -ETIMEDOUT);
 	return rc;
 }
@@ -87,8 +105,9 @@ static int sync_path(struct node *n, const char *path, struct buf *ret)
 	char text[LTX_TXID_TEXT_SIZE];
 	const struct node_db *db;
 	const char *refused;
+	struct capture_point point;
 	uint64_t txid;
-	int rc = settle(n, path, &txid);
+	int rc = settle(n, path, &point);
 
 	if (rc < 0)
 		return rc;
@@ -96,7 +115,7 @@ static int sync_path(struct node *n, const char *path, struct buf *ret)
 	refused = db ? atomic_load(&db->refused) : NULL;
 	if (refused)
 		return error_set(-EIO, "it is not uploaded: %s", refused);
-	rc = wait_confirmed(n, path, txid);
+	rc = wait_confirmed(n, path, &point, &txid);
 	if (rc < 0)
 		return rc;
 	ltx_txid_format(txid, text);
@@ -325,6 +344,20 @@ static int append(const char *data, size_t size, void *arg)
 	return buf_append(arg, data, size) < 0 ? -1 : 0;
 }
 
+static json_t *json_of_spool(struct node *n)
+{
+	struct capture_spool spool;
+	json_t *o = json_object();
+
+	capture_spool_status(n->capture, &spool);
+	report_field(&o, "bytes", json_integer((json_int_t)spool.used));
+	report_field(&o, "max_bytes",
+		     spool.max ? json_integer((json_int_t)spool.max) :
+				 json_null());
+	report_field(&o, "full", json_boolean(spool.full));
+	return o;
+}
+
 static int print_status(const struct report *r, struct buf *ret)
 {
 	struct node *n = r->node;
@@ -338,6 +371,7 @@ static int print_status(const struct report *r, struct buf *ret)
 	report_field(&d, "bucket", report_json_text(n->bucket->url));
 	report_field(&d, "catalog_error",
 		     report_json_text(*error ? error : NULL));
+	report_field(&d, "spool", json_of_spool(n));
 	report_field(&d, "databases", json_incref(r->databases));
 	report_field(&d, "aside", json_aside(n));
 	if (!d)

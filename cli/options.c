@@ -74,6 +74,35 @@ static int parse_count(const char *text, void *dest)
 			 OPTIONS_COUNT_MAX);
 }
 
+/* A whole number, and what it counts; powers of 1024, also if "iB" is left out. */
+static int parse_size(const char *text, void *dest)
+{
+	static const char *const units[] = { "", "K", "M", "G", "T", "P" };
+	size_t digits = strspn(text, "0123456789");
+	const char *unit = text + digits;
+	uint64_t number;
+
+	if (digits == 0 || digits > 18)
+		goto invalid;
+	number = strtoull(text, NULL, 10);
+	if (strcmp(unit, "B") == 0)
+		unit = "";
+	for (unsigned i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		size_t n = strlen(units[i]);
+
+		if (strncasecmp(unit, units[i], n) != 0 ||
+		    (unit[n] && (n == 0 || strcasecmp(unit + n, "iB") != 0)))
+			continue;
+		if (number > (uint64_t)INT64_MAX >> 10 * i)
+			goto invalid;
+		*(uint64_t *)dest = number << 10 * i;
+		return 0;
+	}
+invalid:
+	return error_set(-ERR_USAGE,
+			 "'%s' is no size; write it like 64MiB or 10GiB", text);
+}
+
 static int parse_txid(const char *text, void *dest)
 {
 	size_t length = strspn(text, "0123456789abcdefABCDEF");
@@ -139,6 +168,7 @@ static int (*const parsers[])(const char *text, void *dest) = {
 	[OPTION_TEXT] = parse_text,
 	[OPTION_DURATION] = parse_duration,
 	[OPTION_COUNT] = parse_count,
+	[OPTION_SIZE] = parse_size,
 	[OPTION_TXID] = parse_txid,
 	[OPTION_TIME] = parse_time,
 	[OPTION_FD] = parse_fd,

@@ -33,6 +33,7 @@ enum option_kind {
 	OPTION_TEXT,	 /* const char *; not empty */
 	OPTION_DURATION, /* int64_t, in milliseconds */
 	OPTION_COUNT,	 /* unsigned, from 1 to OPTIONS_COUNT_MAX */
+	OPTION_SIZE,	 /* uint64_t, in bytes; 64MiB, 10GiB, 4096, 0 */
 	OPTION_TXID,	 /* uint64_t, hex digits, not 0; 0 when not given */
 	OPTION_TIME,	 /* int64_t, wall clock; 0 when not given */
 	OPTION_FD,	 /* int, an open descriptor; -1 when not given */

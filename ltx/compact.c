@@ -258,8 +258,9 @@ static int finish_inputs(struct merge *m)
 	return 0;
 }
 
-int ltx_compact(struct source *const inputs[], size_t n, struct sink *out,
-		struct ltx_header *ret_header)
+static int compact(struct source *const inputs[], size_t n,
+		   const struct ltx_compact_batch *as, struct sink *out,
+		   struct ltx_header *ret_header)
 {
 	AUTO(merge) struct merge m = { 0 };
 	AUTO(ltx_encoder) struct ltx_encoder *enc = NULL;
@@ -273,6 +274,11 @@ int ltx_compact(struct source *const inputs[], size_t n, struct sink *out,
 		return rc;
 	find_smallest_after(&m);
 	header = merged_header(&m);
+	if (as) {
+		header.min_txid = header.max_txid = as->txid;
+		header.node_id = as->node_id;
+		header.pre_dbsum = as->pre_dbsum;
+	}
 	rc = ltx_encoder_new(out, &header, &enc);
 	if (rc < 0)
 		return rc;
@@ -287,4 +293,17 @@ int ltx_compact(struct source *const inputs[], size_t n, struct sink *out,
 	if (rc == 0 && ret_header)
 		*ret_header = header;
 	return rc;
+}
+
+int ltx_compact(struct source *const inputs[], size_t n, struct sink *out,
+		struct ltx_header *ret_header)
+{
+	return compact(inputs, n, NULL, out, ret_header);
+}
+
+int ltx_compact_as(struct source *const inputs[], size_t n,
+		   const struct ltx_compact_batch *as, struct sink *out,
+		   struct ltx_header *ret_header)
+{
+	return compact(inputs, n, as, out, ret_header);
 }

@@ -20,6 +20,7 @@
  * Streams: one page per input in memory.
  */
 #include <stddef.h>
+#include <stdint.h>
 
 struct sink;
 struct source;
@@ -35,5 +36,21 @@ struct ltx_header;
  */
 int ltx_compact(struct source *const inputs[], size_t n, struct sink *out,
 		struct ltx_header *ret_header);
+
+/* What a merged file is, when it is to be one batch of the log. */
+struct ltx_compact_batch {
+	uint64_t txid;
+	uint64_t node_id;
+	uint64_t pre_dbsum;
+};
+
+/*
+ * As ltx_compact, but the result is batch as->txid, and of nobody else (R2),
+ * made on top of the state with checksum as->pre_dbsum.  For batches that
+ * nobody has seen yet.
+ */
+int ltx_compact_as(struct source *const inputs[], size_t n,
+		   const struct ltx_compact_batch *as, struct sink *out,
+		   struct ltx_header *ret_header);
 
 #endif

@@ -1,6 +1,8 @@
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,14 +16,23 @@
 
 #include "ltx/spool.h"
 
-/* NAME.ltx is a batch; NAME.ltx.tmp is one that is being written. */
+/* NAME.ltx is a batch; with a suffix, one that is being written, or is kept. */
 static const char temporary_suffix[] = ".tmp";
+static const char kept_suffix[] = ".kept";
 
-enum { TEMPORARY_SIZE = LTX_NAME_SIZE + sizeof(temporary_suffix) - 1 };
+enum { SUFFIXED_SIZE = LTX_NAME_SIZE + sizeof(kept_suffix) - 1 };
 
 struct spool {
 	int fd;
 	char *path; /* for messages */
+	struct spool_budget *budget; /* constant once set; NULL: none */
+
+	pthread_mutex_t lock; /* for all below; held for no I/O but an unlink */
+	uint64_t claimed;     /* the last that may have been sent */
+	uint64_t barred;      /* from here on nothing can be claimed; 0: none */
+	uint64_t counted;     /* in the budget, */
+	size_t n;	      /* of so many batches, */
+	uint64_t favoured;    /* of which this counts half of it at most */
 };
 
 static void batch_name(uint64_t txid, char ret[LTX_NAME_SIZE])
@@ -29,12 +40,18 @@ static void batch_name(uint64_t txid, char ret[LTX_NAME_SIZE])
 	ltx_name_format(txid, txid, ret);
 }
 
-static void temporary_name(uint64_t txid, char ret[TEMPORARY_SIZE])
+static void suffixed_name(uint64_t txid, const char *suffix,
+			  char ret[SUFFIXED_SIZE])
 {
 	char name[LTX_NAME_SIZE];
 
 	batch_name(txid, name);
-	(void)snprintf(ret, TEMPORARY_SIZE, "%s%s", name, temporary_suffix);
+	(void)snprintf(ret, SUFFIXED_SIZE, "%s%s", name, suffix);
+}
+
+static void temporary_name(uint64_t txid, char ret[SUFFIXED_SIZE])
+{
+	suffixed_name(txid, temporary_suffix, ret);
 }
 
 /* Is this the name of one batch?  A file of several is no batch. */
@@ -48,17 +65,24 @@ static bool parse_batch_name(const char *name, uint64_t *ret_txid)
 	return true;
 }
 
-static bool is_temporary_name(const char *name)
+static bool parse_suffixed_name(const char *name, const char *suffix,
+				uint64_t *ret_txid)
 {
 	char batch[LTX_NAME_SIZE];
-	uint64_t txid;
 
-	if (strlen(name) != TEMPORARY_SIZE - 1 ||
-	    strcmp(name + LTX_NAME_SIZE - 1, temporary_suffix) != 0)
+	if (strlen(name) != LTX_NAME_SIZE - 1 + strlen(suffix) ||
+	    strcmp(name + LTX_NAME_SIZE - 1, suffix) != 0)
 		return false;
 	memcpy(batch, name, LTX_NAME_SIZE - 1);
 	batch[LTX_NAME_SIZE - 1] = '\0';
-	return parse_batch_name(batch, &txid);
+	return parse_batch_name(batch, ret_txid);
+}
+
+static bool is_temporary_name(const char *name)
+{
+	uint64_t txid;
+
+	return parse_suffixed_name(name, temporary_suffix, &txid);
 }
 
 static void directory_cleanup(DIR **dir)
@@ -111,6 +135,12 @@ static int remove_leftovers(struct spool *s)
 	return rc;
 }
 
+static int sync_names(struct spool *s)
+{
+	return fsync(s->fd) < 0 ? error_errno("syncing spool '%s'", s->path) :
+				  0;
+}
+
 static int new_spool(int dirfd, const char *path, struct spool **ret)
 {
 	AUTO(spool) struct spool *s = calloc(1, sizeof(*s));
@@ -118,6 +148,7 @@ static int new_spool(int dirfd, const char *path, struct spool **ret)
 	if (!s)
 		return error_set(-ENOMEM, "out of memory");
 	s->fd = -1;
+	(void)pthread_mutex_init(&s->lock, NULL);
 	s->path = strdup(path);
 	if (!s->path)
 		return error_set(-ENOMEM, "out of memory");
@@ -126,6 +157,14 @@ static int new_spool(int dirfd, const char *path, struct spool **ret)
 		return error_errno("opening spool '%s'", path);
 	*ret = TAKE(s);
 	return 0;
+}
+
+/* What an earlier process left, and may have sent the first of. */
+static int take_stock(struct spool *s)
+{
+	uint64_t last;
+
+	return spool_range(s, &s->claimed, &last);
 }
 
 int spool_open(int dirfd, const char *path, struct spool **ret)
@@ -139,6 +178,8 @@ int spool_open(int dirfd, const char *path, struct spool **ret)
 	if (rc < 0)
 		return rc;
 	rc = remove_leftovers(s);
+	if (rc == 0)
+		rc = take_stock(s);
 	if (rc < 0)
 		return rc;
 	*ret = TAKE(s);
@@ -147,7 +188,7 @@ int spool_open(int dirfd, const char *path, struct spool **ret)
 
 int spool_begin(struct spool *s, uint64_t txid, int *ret_fd)
 {
-	char name[TEMPORARY_SIZE];
+	char name[SUFFIXED_SIZE];
 	int fd;
 
 	temporary_name(txid, name);
@@ -208,11 +249,57 @@ static bool is_named_already(int from_dir, const char *from, int to_dir,
 	       unlinkat(from_dir, from, 0) == 0;
 }
 
+static uint64_t at_most_half(const struct spool *s, uint64_t size)
+{
+	uint64_t half = s->budget->max / 2;
+
+	return size < half ? size : half;
+}
+
+uint64_t spool_cost(struct spool *s, uint64_t size)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&s->lock);
+
+	return s->n ? size : at_most_half(s, size);
+}
+
+static uint64_t size_of(struct spool *s, uint64_t txid)
+{
+	char name[LTX_NAME_SIZE];
+	struct stat st;
+
+	batch_name(txid, name);
+	if (fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return (uint64_t)st.st_size;
+}
+
+/* A batch of this size came, or went. */
+static void count(struct spool *s, uint64_t txid, uint64_t size, int sign)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&s->lock);
+
+	if (!s->budget)
+		return;
+	if (sign > 0 && s->n == 0)
+		s->favoured = txid;
+	if (txid == s->favoured)
+		size = at_most_half(s, size);
+	if (sign < 0)
+		size = -size;
+	s->n += (size_t)sign;
+	s->counted += size;
+	atomic_fetch_add(&s->budget->used, size);
+}
+
 /* Give the synced file from in from_dir its name as a batch, durably. */
 static int name_batch(struct spool *s, int from_dir, const char *from,
-		      const char *name)
+		      uint64_t txid)
 {
+	char name[LTX_NAME_SIZE];
 	int rc;
+
+	batch_name(txid, name);
 
 	FAILPOINT("spool-written");
 	rc = rename_if_absent(from_dir, from, s->fd, name);
@@ -225,37 +312,63 @@ static int name_batch(struct spool *s, int from_dir, const char *from,
 		errno = -rc;
 		return error_errno("naming batch '%s/%s'", s->path, name);
 	}
+	count(s, txid, size_of(s, txid), 1);
 	FAILPOINT("spool-renamed");
-	if (fsync(s->fd) < 0)
-		return error_errno("syncing spool '%s'", s->path);
-	return 0;
+	return sync_names(s);
 }
 
-static int publish(struct spool *s, const char *temporary, const char *name,
+static int publish(struct spool *s, const char *temporary, uint64_t txid,
 		   int fd)
 {
 	if (fsync(fd) < 0)
 		return error_errno("syncing '%s/%s'", s->path, temporary);
-	return name_batch(s, s->fd, temporary, name);
+	return name_batch(s, s->fd, temporary, txid);
 }
 
 int spool_adopt(struct spool *s, int dirfd, const char *name, uint64_t txid)
 {
-	char batch[LTX_NAME_SIZE];
+	return name_batch(s, dirfd, name, txid);
+}
 
-	batch_name(txid, batch);
-	return name_batch(s, dirfd, name, batch);
+/* Put the file in the batch's place, and count it in the other's stead. */
+static int replace(struct spool *s, int dirfd, const char *from, uint64_t txid)
+{
+	uint64_t before = size_of(s, txid);
+	char name[LTX_NAME_SIZE];
+
+	batch_name(txid, name);
+	if (renameat(dirfd, from, s->fd, name) < 0)
+		return error_errno("naming batch '%s/%s'", s->path, name);
+	/* Two names of one file are left as they are by a rename. */
+	(void)unlinkat(dirfd, from, 0);
+	count(s, txid, size_of(s, txid), 1);
+	if (before)
+		count(s, txid, before, -1);
+	return 0;
+}
+
+int spool_supersede(struct spool *s, int dirfd, const char *name, uint64_t txid)
+{
+	int rc = spool_cut(s, txid);
+
+	if (rc < 0)
+		return rc;
+	FAILPOINT("room-cut");
+	rc = replace(s, dirfd, name, txid);
+	if (rc < 0)
+		return rc;
+	FAILPOINT("room-superseded");
+	return sync_names(s);
 }
 
 int spool_publish(struct spool *s, uint64_t txid, int fd)
 {
 	AUTO(fd) int owned = fd;
-	char temporary[TEMPORARY_SIZE], name[LTX_NAME_SIZE];
+	char temporary[SUFFIXED_SIZE];
 	int rc;
 
 	temporary_name(txid, temporary);
-	batch_name(txid, name);
-	rc = publish(s, temporary, name, owned);
+	rc = publish(s, temporary, txid, owned);
 	if (rc < 0)
 		(void)unlinkat(s->fd, temporary, 0);
 	return rc;
@@ -307,7 +420,9 @@ static void sort_and_unite(struct txids *t)
 	t->n = kept + 1;
 }
 
-static int collect(struct spool *s, struct txids *t)
+/* The batches whose names end in suffix. */
+static int collect_suffixed(struct spool *s, const char *suffix,
+			    struct txids *t)
 {
 	AUTO(directory) DIR *dir = NULL;
 	const char *name = NULL;
@@ -317,7 +432,7 @@ static int collect(struct spool *s, struct txids *t)
 	if (rc < 0)
 		return rc;
 	while ((rc = next_name(s, dir, &name)) > 0) {
-		if (!parse_batch_name(name, &txid))
+		if (!parse_suffixed_name(name, suffix, &txid))
 			continue;
 		rc = add_txid(t, txid);
 		if (rc < 0)
@@ -325,6 +440,11 @@ static int collect(struct spool *s, struct txids *t)
 	}
 	sort_and_unite(t);
 	return rc;
+}
+
+static int collect(struct spool *s, struct txids *t)
+{
+	return collect_suffixed(s, "", t);
 }
 
 int spool_list(struct spool *s, uint64_t **ret_txids, size_t *ret_n)
@@ -364,23 +484,92 @@ int spool_open_batch(struct spool *s, uint64_t txid, int *ret_fd)
 	return 0;
 }
 
-int spool_remove(struct spool *s, uint64_t txid)
+int spool_claim(struct spool *s, uint64_t txid, int *ret_fd)
 {
-	char name[LTX_NAME_SIZE];
+	AUTO(unlock) pthread_mutex_t *held = lock(&s->lock);
+	int rc;
 
-	batch_name(txid, name);
+	if (s->barred && txid >= s->barred)
+		return error_set(-EBUSY, "batch %016" PRIx64 " of '%s' is being "
+				 "merged with others", txid, s->path);
+	rc = spool_open_batch(s, txid, ret_fd);
+	if (rc == 0 && txid > s->claimed)
+		s->claimed = txid;
+	return rc;
+}
+
+bool spool_is_claimed(struct spool *s, uint64_t txid)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&s->lock);
+
+	return txid <= s->claimed;
+}
+
+int spool_bar(struct spool *s, uint64_t txid)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&s->lock);
+
+	if (txid <= s->claimed)
+		return error_set(-EBUSY, "batch %016" PRIx64 " of '%s' is being "
+				 "sent", txid, s->path);
+	s->barred = txid;
+	return 0;
+}
+
+void spool_unbar(struct spool *s)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&s->lock);
+
+	s->barred = 0;
+}
+
+static int remove_name(struct spool *s, const char *name)
+{
 	if (unlinkat(s->fd, name, 0) < 0 && errno != ENOENT)
 		return error_errno("removing batch '%s/%s'", s->path, name);
 	return 0;
 }
 
-/* A batch that is removed meanwhile counts nothing. */
-static int add_size(struct spool *s, uint64_t txid, uint64_t *bytes, size_t *n)
+static int remove_batch(struct spool *s, uint64_t txid)
 {
 	char name[LTX_NAME_SIZE];
-	struct stat st;
+	uint64_t size = size_of(s, txid);
+	int rc;
 
 	batch_name(txid, name);
+	rc = remove_name(s, name);
+	if (rc == 0 && size)
+		count(s, txid, size, -1);
+	return rc;
+}
+
+int spool_remove(struct spool *s, uint64_t txid)
+{
+	int rc = remove_batch(s, txid);
+
+	return rc < 0 ? rc : sync_names(s);
+}
+
+/* The last one first, so that a crash leaves no hole. */
+int spool_cut(struct spool *s, uint64_t txid)
+{
+	AUTO(txids) struct txids t = { 0 };
+	int rc = collect(s, &t);
+	size_t n = t.n;
+
+	while (rc == 0 && n > 0 && t.all[n - 1] > txid)
+		rc = remove_batch(s, t.all[--n]);
+	return rc == 0 && n < t.n ? sync_names(s) : rc;
+}
+
+/* A batch that is removed meanwhile counts nothing. */
+static int add_size(struct spool *s, uint64_t txid, const char *suffix,
+		    uint64_t *bytes, size_t *n)
+{
+	char name[SUFFIXED_SIZE];
+	struct stat st;
+
+	suffixed_name(txid, suffix, name);
 	if (fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
 		*bytes += (uint64_t)st.st_size;
 		(*n)++;
@@ -390,22 +579,87 @@ static int add_size(struct spool *s, uint64_t txid, uint64_t *bytes, size_t *n)
 	return 0;
 }
 
-int spool_size(struct spool *s, uint64_t *ret_bytes, size_t *ret_n)
+static int add_sizes(struct spool *s, const char *suffix, uint64_t *bytes,
+		     size_t *n)
 {
 	AUTO(txids) struct txids t = { 0 };
+	int rc = collect_suffixed(s, suffix, &t);
+
+	for (size_t i = 0; rc == 0 && i < t.n; i++)
+		rc = add_size(s, t.all[i], suffix, bytes, n);
+	return rc;
+}
+
+int spool_size(struct spool *s, uint64_t *ret_bytes, size_t *ret_n)
+{
 	uint64_t bytes = 0;
 	size_t n = 0;
+	int rc = add_sizes(s, "", &bytes, &n);
+
+	if (rc == 0)
+		rc = add_sizes(s, kept_suffix, &bytes, &n);
+	if (rc < 0)
+		return rc;
+	*ret_bytes = bytes;
+	*ret_n = n;
+	return 0;
+}
+
+int spool_keep(struct spool *s, uint64_t txid)
+{
+	char name[LTX_NAME_SIZE], kept[SUFFIXED_SIZE];
+
+	uint64_t size = size_of(s, txid);
+
+	batch_name(txid, name);
+	suffixed_name(txid, kept_suffix, kept);
+	if (renameat(s->fd, name, s->fd, kept) < 0)
+		return error_errno("keeping batch '%s/%s'", s->path, name);
+	count(s, txid, size, -1);
+	return sync_names(s);
+}
+
+int spool_kept(struct spool *s, uint64_t *ret_txid)
+{
+	AUTO(txids) struct txids t = { 0 };
+	int rc = collect_suffixed(s, kept_suffix, &t);
+
+	if (rc == 0)
+		*ret_txid = t.n ? t.all[0] : 0;
+	return rc;
+}
+
+int spool_open_kept(struct spool *s, uint64_t txid, int *ret_fd)
+{
+	char name[SUFFIXED_SIZE];
+	int fd;
+
+	suffixed_name(txid, kept_suffix, name);
+	fd = openat(s->fd, name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno("opening batch '%s/%s'", s->path, name);
+	*ret_fd = fd;
+	return 0;
+}
+
+int spool_remove_kept(struct spool *s, uint64_t txid)
+{
+	char name[SUFFIXED_SIZE];
+
+	suffixed_name(txid, kept_suffix, name);
+	return remove_name(s, name);
+}
+
+int spool_join(struct spool *s, struct spool_budget *budget)
+{
+	AUTO(txids) struct txids t = { 0 };
 	int rc = collect(s, &t);
 
 	if (rc < 0)
 		return rc;
-	for (size_t i = 0; i < t.n; i++) {
-		rc = add_size(s, t.all[i], &bytes, &n);
-		if (rc < 0)
-			return rc;
-	}
-	*ret_bytes = bytes;
-	*ret_n = n;
+	s->budget = budget;
+	for (size_t i = 0; i < t.n; i++)
+		count(s, t.all[i], size_of(s, t.all[i]), 1);
 	return 0;
 }
 
@@ -413,7 +667,10 @@ void spool_free(struct spool *s)
 {
 	if (!s)
 		return;
+	if (s->budget)
+		atomic_fetch_sub(&s->budget->used, s->counted);
 	fd_cleanup(&s->fd);
+	(void)pthread_mutex_destroy(&s->lock);
 	free(s->path);
 	free(s);
 }

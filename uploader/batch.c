@@ -39,24 +39,40 @@ static int check_name(const struct batch *batch, uint64_t txid)
 			 h->min_txid, h->max_txid);
 }
 
-int batch_open(struct spool *spool, uint64_t txid, struct batch *ret)
+/* rc, and the descriptor in batch, are of opening it. */
+static int take_up(struct batch *batch, uint64_t txid, int rc,
+		   struct batch *ret)
 {
-	AUTO(batch) struct batch batch = BATCH_NONE;
 	char name[LTX_TXID_TEXT_SIZE];
-	int rc = spool_open_batch(spool, txid, &batch.fd);
 
 	if (rc < 0)
 		return rc;
-	rc = read_header(&batch);
+	rc = read_header(batch);
 	if (rc == 0)
-		rc = check_name(&batch, txid);
+		rc = check_name(batch, txid);
 	if (rc < 0) {
 		ltx_txid_format(txid, name);
 		return error_wrap(rc, "batch %s of the spool", name);
 	}
-	*ret = batch;
-	batch.fd = -1;
+	*ret = *batch;
+	batch->fd = -1;
 	return 0;
+}
+
+int batch_open(struct spool *spool, uint64_t txid, struct batch *ret)
+{
+	AUTO(batch) struct batch batch = BATCH_NONE;
+	int rc = spool_claim(spool, txid, &batch.fd);
+
+	return take_up(&batch, txid, rc, ret);
+}
+
+int batch_open_kept(struct spool *spool, uint64_t txid, struct batch *ret)
+{
+	AUTO(batch) struct batch batch = BATCH_NONE;
+	int rc = spool_open_kept(spool, txid, &batch.fd);
+
+	return take_up(&batch, txid, rc, ret);
 }
 
 static int read_through(struct source *file, uint32_t page_size)

@@ -18,8 +18,15 @@ struct batch {
 
 #define BATCH_NONE { .fd = -1 }
 
-/* -ENOENT: not in the spool.  -ERR_CORRUPT: its header is not this batch's. */
+/*
+ * For sending: from here on it stays as it is.  -ENOENT: not in the spool.
+ * -EBUSY: it is being replaced (spool_claim).  -ERR_CORRUPT: its header is not
+ * this batch's.
+ */
 int batch_open(struct spool *spool, uint64_t txid, struct batch *ret);
+
+/* One that is in the bucket, and kept. */
+int batch_open_kept(struct spool *spool, uint64_t txid, struct batch *ret);
 
 /*
  * Read it through and check every byte.  For what has lain in the spool since

@@ -33,9 +33,11 @@ struct uploader_db {
 
 	/*
 	 * The turn's.  settled <= confirmed <= settled + 1: between the two is
-	 * a batch whose slot is filled and whose snapshot may be missing.
+	 * a batch whose slot is filled and which is still in the spool.
 	 */
 	uint64_t settled;	  /* the last TXID that left the spool */
+	bool owes;		  /* a batch is kept for its snapshot */
+	unsigned passed;	  /* batches sent since; never too many */
 	struct ltx_header before; /* of that slot; page_size 0: not known */
 	uint64_t verified;	  /* the last of those found */
 	bool told_dropped;	  /* what the catalog was last told */
@@ -57,7 +59,8 @@ struct uploader_db {
 
 	int64_t sealed_ms; /* monotonic, or PACE_NEVER */
 	uint64_t confirmed;
-	int64_t confirmed_at_ms; /* wall */
+	int64_t confirmed_time_ms; /* in that batch's header; 0: not known */
+	int64_t confirmed_at_ms;   /* wall */
 	uint64_t sent_bytes, sent_objects;
 
 	/* confirmed, stopped, or an end of all there was to do. */

@@ -25,7 +25,7 @@
  */
 enum outcome {
 	NOTHING,    /* there was nothing to do yet */
-	SENT,	    /* one batch; there may be more */
+	SENT,	    /* one batch or snapshot; there may be more */
 	NOT_SEALED, /* failed before there was a batch */
 	NOT_SENT,
 };
@@ -35,6 +35,13 @@ static int64_t seal_due(const struct uploader *u, const struct uploader_db *db,
 {
 	return pace_due(u->config.interval_ms, db->sealed_ms, now_ms,
 			db->urged);
+}
+
+static void urge_seal(struct uploader *u, struct uploader_db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
+
+	db->urged = true;
 }
 
 /* Has the time come to seal?  If so this seal answers all that was asked. */
@@ -79,6 +86,9 @@ static int seal(struct uploader *u, struct uploader_db *db)
 	return rc;
 }
 
+/* So many batches go before a snapshot that has become due. */
+enum { SNAPSHOT_PATIENCE = 64 };
+
 /* The next batch into ret. */
 static enum outcome find_batch(struct uploader *u, struct uploader_db *db,
 			       struct batch *ret, int *ret_rc)
@@ -87,6 +97,14 @@ static enum outcome find_batch(struct uploader *u, struct uploader_db *db,
 	int rc = batch_open(db->spool, txid, ret);
 	int sealed;
 
+	/* Who replaces it is waited for, or brought to the end of that. */
+	if (rc == -EBUSY) {
+		urge_seal(u, db);
+		*ret_rc = seal(u, db);
+		if (*ret_rc < 0)
+			return NOT_SEALED;
+		rc = batch_open(db->spool, txid, ret);
+	}
 	if (rc == -ENOENT) {
 		sealed = seal(u, db);
 		if (sealed <= 0) {
@@ -181,10 +199,13 @@ static void note_sent(struct uploader *u, struct uploader_db *db, uint64_t size)
 }
 
 static void note_confirmed(struct uploader *u, struct uploader_db *db,
-			   uint64_t txid)
+			   const struct ltx_header *header)
 {
+	uint64_t txid = header->max_txid;
+
 	(void)lock(&u->lock);
 	db->confirmed = txid;
+	db->confirmed_time_ms = header->timestamp_ms;
 	db->confirmed_at_ms = clock_wall_ms();
 	(void)pthread_cond_broadcast(&db->changed);
 	(void)pthread_mutex_unlock(&u->lock);
@@ -224,6 +245,7 @@ static int join(struct uploader *u, struct uploader_db *db)
 	tell_catalog(u, db, &db->before);
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
 	db->joined = true;
+	db->confirmed_time_ms = db->before.timestamp_ms;
 	(void)pthread_cond_broadcast(&db->changed);
 	return 0;
 }
@@ -243,68 +265,109 @@ static int fill_slot(struct uploader *u, struct uploader_db *db,
 	if (rc < 0)
 		return rc;
 	note_sent(u, db, batch->size);
-	note_confirmed(u, db, batch->header.max_txid);
+	note_confirmed(u, db, &batch->header);
 	tell_catalog(u, db, &batch->header);
 	return 0;
 }
 
-static int make_snapshot(struct uploader *u, struct uploader_db *db,
-			 const struct batch *batch)
+/* Out of the spool, or kept there for the snapshot that is due. */
+static int settle(struct uploader *u, struct uploader_db *db,
+		  const struct batch *batch)
 {
-	struct bucket *b = u->config.bucket;
-	uint64_t size;
-	int rc;
+	uint64_t txid = batch->header.max_txid;
+	bool owes = snapshot_due(&db->before, &batch->header);
+	int rc = owes ? spool_keep(db->spool, txid) :
+			spool_remove(db->spool, txid);
 
-	if (!snapshot_due(&db->before, &batch->header))
-		return 0;
-	rc = snapshot_put(b, db->key, batch, u->temp_dir, &size);
-	if (rc == -EINVAL && db->before.page_size == 0)
-		return 0; /* it was no base after all */
 	if (rc < 0)
-		return error_wrap(rc, "the snapshot of '%s'", db->path);
-	note_sent(u, db, size);
+		return rc;
+	db->owes |= owes;
+	db->passed++;
+	db->settled = txid;
+	db->before = batch->header;
 	return 0;
 }
 
-/* Slot, snapshot, and only then out of the spool. */
+/* Slot, and only then out of the spool. */
 static int send_batch(struct uploader *u, struct uploader_db *db,
 		      const struct batch *batch)
 {
-	uint64_t txid = batch->header.max_txid;
 	int rc = turn_check_store(u);
 
 	if (rc == 0)
 		rc = uploader_catalog_verdict(u->catalog);
 	/* Only this turn changes confirmed, so it may read it without lock. */
-	if (rc == 0 && db->confirmed < txid)
+	if (rc == 0 && db->confirmed < batch->header.max_txid)
 		rc = fill_slot(u, db, batch);
-	if (rc == 0)
-		rc = make_snapshot(u, db, batch);
 	if (rc < 0)
 		return rc;
 	FAILPOINT("slot-confirmed");
-	rc = spool_remove(db->spool, txid);
+	return settle(u, db, batch);
+}
+
+/* The snapshot of this batch, which is in the bucket; and then its end. */
+static int send_snapshot(struct uploader *u, struct uploader_db *db,
+			 const struct batch *batch)
+{
+	uint64_t size = 0;
+	int rc = turn_check_store(u);
+
+	/* It may have lain here since an earlier life. */
+	if (rc == 0)
+		rc = batch_verify(batch);
+	if (rc == 0)
+		rc = snapshot_put(u->config.bucket, db->key, batch, u->temp_dir,
+				  &size);
+	/* It was no base after all. */
+	if (rc == -EINVAL)
+		rc = 0;
+	if (rc < 0)
+		return error_wrap(rc, "the snapshot of '%s'", db->path);
+	note_sent(u, db, size);
+	return spool_remove_kept(db->spool, batch->header.max_txid);
+}
+
+/* What is owed, the oldest first. */
+static int pay(struct uploader *u, struct uploader_db *db)
+{
+	AUTO(batch) struct batch batch = BATCH_NONE;
+	uint64_t txid;
+	int rc = spool_kept(db->spool, &txid);
+
+	if (rc == 0 && txid)
+		rc = batch_open_kept(db->spool, txid, &batch);
+	if (rc == 0 && txid)
+		rc = send_snapshot(u, db, &batch);
 	if (rc < 0)
 		return rc;
-	db->settled = txid;
-	db->before = batch->header;
-	return 0;
+	db->passed = 0;
+	rc = spool_kept(db->spool, &txid);
+	if (rc == 0)
+		db->owes = txid != 0;
+	return rc;
 }
 
 static enum outcome have_turn(struct uploader *u, struct uploader_db *db,
 			      int *ret_rc)
 {
 	AUTO(batch) struct batch batch = BATCH_NONE;
-	enum outcome found = find_batch(u, db, &batch, ret_rc);
+	bool overdue = db->owes && db->passed > SNAPSHOT_PATIENCE;
+	enum outcome found = NOTHING;
 
+	*ret_rc = 0;
+	if (!overdue)
+		found = find_batch(u, db, &batch, ret_rc);
 	/* At the end, only what is to be sent matters. */
-	if (found == NOTHING && is_draining(u))
+	if (found == NOTHING && !db->owes && is_draining(u))
 		return found;
 	if (*ret_rc == 0 && !db->joined && (*ret_rc = join(u, db)) < 0)
 		return NOT_SENT;
-	if (found != SENT)
+	if (found == NOTHING && db->owes)
+		*ret_rc = pay(u, db);
+	else if (found == SENT)
+		*ret_rc = send_batch(u, db, &batch);
+	else
 		return found;
-	*ret_rc = send_batch(u, db, &batch);
 	return *ret_rc < 0 ? NOT_SENT : SENT;
 }
 
@@ -312,6 +375,12 @@ static bool beyond_repair(int rc)
 {
 	return rc == -ERR_FENCED || rc == -EOPNOTSUPP || rc == -ERR_CORRUPT ||
 	       rc == -ERR_GAP;
+}
+
+/* For a person to mend, and not by waiting. */
+static bool is_slow(int rc)
+{
+	return !bucket_transient(rc) && rc != -EDQUOT;
 }
 
 /* What to say of a failure; NULL: nothing new. */
@@ -335,7 +404,7 @@ static void log_end(const struct uploader_db *db, enum outcome outcome, int rc)
 {
 	const char *path = log_quote(db->path);
 	const char *error = log_quote(error_message());
-	const char *message = news(db, outcome, !bucket_transient(rc));
+	const char *message = news(db, outcome, is_slow(rc));
 
 	if (rc == 0 && db->failures > 0)
 		log_info("uploading again", "db=%s failures=%u", path,
@@ -357,7 +426,7 @@ static void fail(struct uploader *u, struct uploader_db *db,
 		db->stopped = rc;
 		return;
 	}
-	db->slow = !bucket_transient(rc);
+	db->slow = is_slow(rc);
 	io_random(&random, sizeof(random));
 	queue_put(&u->queue, &db->entry,
 		  now + pace_pause(db->failures++, db->slow, random));

@@ -184,11 +184,14 @@ static int new_db(const char *path, struct spool *spool,
 /* Where the log stands, by what was confirmed and what is in the spool. */
 static int find_position(struct uploader_db *db, uint64_t confirmed)
 {
-	uint64_t first;
+	uint64_t first, kept;
 	int rc = spool_range(db->spool, &first, &db->found);
 
+	if (rc == 0)
+		rc = spool_kept(db->spool, &kept);
 	if (rc < 0)
 		return rc;
+	db->owes = kept != 0;
 	if (first > confirmed + 1)
 		return error_set(-ERR_GAP,
 				 "'%s': the last batch in the bucket is "
@@ -196,7 +199,7 @@ static int find_position(struct uploader_db *db, uint64_t confirmed)
 				 "%016" PRIx64 ": batches are missing",
 				 db->path, confirmed, first);
 
-	/* In the spool still: its snapshot may be missing.  Sent once more. */
+	/* In the spool still, so nobody is sure of it.  Sent once more. */
 	if (first && first <= confirmed)
 		confirmed = first - 1;
 	db->settled = db->confirmed = confirmed;
@@ -245,7 +248,7 @@ int uploader_add(struct uploader *u, const char *path, struct spool *spool,
 	if (rc < 0)
 		return rc;
 	added = TAKE(db);
-	if (added->found || !added->joined)
+	if (added->found || added->owes || !added->joined)
 		queue_put(&u->queue, &added->entry, clock_monotonic_ms());
 	return 0;
 }
@@ -301,13 +304,13 @@ static int timed_out(const struct uploader_db *db, uint64_t txid)
 }
 
 /* The lock is held. */
-static bool is_confirmed(const struct uploader_db *db, uint64_t txid)
+static bool is_confirmed(const struct uploader_db *db, int64_t time_ms)
 {
-	return db->joined && db->confirmed >= txid;
+	return db->joined && db->confirmed_time_ms >= time_ms;
 }
 
 int uploader_wait(struct uploader *u, const char *path, uint64_t txid,
-		  int64_t timeout_ms, uint64_t *ret_txid)
+		  int64_t time_ms, int64_t timeout_ms, uint64_t *ret_txid)
 {
 	int64_t until = deadline(timeout_ms);
 	AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
@@ -316,13 +319,14 @@ int uploader_wait(struct uploader *u, const char *path, uint64_t txid,
 
 	if (!db)
 		return error_set(-ENOENT, "'%s' is not being uploaded", path);
-	while (!is_confirmed(db, txid) && !db->stopped && rc != -ETIMEDOUT)
+	while (!is_confirmed(db, time_ms) && !db->stopped && rc != -ETIMEDOUT)
 		rc = cond_wait_until(&db->changed, held, until);
-	if (!is_confirmed(db, txid))
+	if (!is_confirmed(db, time_ms))
 		return db->stopped ? error_set(db->stopped, "%s", db->error) :
 				     timed_out(db, txid);
+	/* Merging only lowers a TXID, so what is not above is in the bucket. */
 	if (ret_txid)
-		*ret_txid = db->confirmed;
+		*ret_txid = txid < db->confirmed ? txid : db->confirmed;
 	return 0;
 }
 

@@ -24,7 +24,12 @@
  *      nothing behind it could be restored: the database stops.
  *   6. The base snapshot, 0009/1-1, is made from slot 1 after that is
  *      confirmed; 0009/1-N likewise after a slot with another page size (R19).
- *      Until it is there too, the batch stays in the spool.
+ *      It is as large as the database, so batches that wait go first, but not
+ *      more than a few dozen.  Until it is there the batch is kept in the
+ *      spool, also over a restart.
+ *   7. A batch is claimed in the spool before it is sent (spool_claim).  What
+ *      is not may be merged with others meanwhile (D19), and get a lower TXID.
+ *      Times never go back, so who waits is told by the time of a batch.
  *
  * Pacing: the first batch after a pause goes out at once; then a database is
  * sealed at most once per interval, unless somebody waits.  What is already
@@ -60,7 +65,8 @@ struct uploader_config {
 
 	/*
 	 * Bring what is committed into the spool.  Returns 1 if a batch was
-	 * sealed, 0 if there was nothing new, or a negative errno; called from
+	 * sealed, 0 if there was nothing new, or a negative errno (-EDQUOT: the
+	 * spool is full; it is tried again like any other failure); called from
 	 * the uploader's threads, for one database never twice at a time.
 	 */
 	int (*seal)(void *arg, const char *path);
@@ -133,14 +139,15 @@ void uploader_notify(struct uploader *u, const char *path);
 void uploader_urge(struct uploader *u, const char *path);
 
 /*
- * Wait until txid is confirmed, at most timeout_ms (-1: for ever).  ret_txid
- * (may be NULL) gets the last one confirmed.
+ * Wait until what was sealed as batch txid, with time_ms in its header, is
+ * confirmed, at most timeout_ms (-1: for ever).  ret_txid (may be NULL) gets the
+ * TXID under which it is in the bucket: txid, or a lower one if it was merged.
  *
  * -ETIMEDOUT, with the reason if it is known; -ENOENT: not added; or the error
  * that stopped the database (-ERR_FENCED for a conflict).
  */
 int uploader_wait(struct uploader *u, const char *path, uint64_t txid,
-		  int64_t timeout_ms, uint64_t *ret_txid);
+		  int64_t time_ms, int64_t timeout_ms, uint64_t *ret_txid);
 
 /*
  * Seal and send everything of all databases, at most timeout_ms (-1: for

@@ -48,7 +48,10 @@ def test_kill_in_the_middle_of_writing_loses_nothing(bucket, mount, work, soak, 
 ELSEWHERE = dict.fromkeys(
     ("adopt-aside", "adopt-incoming", "adopt-decided", "adopt-sides", "adopt-renamed",
      "adopt-pages", "adopt-position"),
-    "test_adopt.py: test_killed_while_it_rolls_forward_it_is_old_or_new")
+    "test_adopt.py: test_killed_while_it_rolls_forward_it_is_old_or_new",
+) | dict.fromkeys(
+    ("room-merged", "room-cut", "room-superseded", "room-pages", "room-position"),
+    "test_spool_bound.py")
 
 
 def named_points():

@@ -52,7 +52,7 @@ static void resize(struct chain *c, const struct ltx_header *h)
 	c->commit = h->commit;
 }
 
-static bool apply(struct chain *c, uint64_t txid, int fd)
+bool chain_apply(struct chain *c, uint64_t txid, int fd)
 {
 	struct fd_source *source = malloc(sizeof(*source));
 	AUTO(mem) void *owned = source;
@@ -68,6 +68,8 @@ static bool apply(struct chain *c, uint64_t txid, int fd)
 	h = *ltx_decoder_header(decoder);
 	if (h.min_txid != txid || h.max_txid != txid)
 		return refuse("holds another transaction", txid);
+	if (txid != c->txid + 1)
+		return refuse("follows a hole", txid);
 	if (c->txid && h.pre_dbsum != c->dbsum)
 		return refuse("has another base", txid);
 	resize(c, &h);
@@ -100,7 +102,7 @@ bool chain_follow(struct chain *c, struct spool *spool)
 			return refuse("follows a hole", txids[i]);
 		if (spool_open_batch(spool, txids[i], &fd) < 0)
 			return refuse("cannot be opened", txids[i]);
-		if (!apply(c, txids[i], fd))
+		if (!chain_apply(c, txids[i], fd))
 			return false;
 	}
 	return true;

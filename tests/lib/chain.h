@@ -27,6 +27,9 @@ struct chain {
 bool chain_follow(struct chain *chain, struct spool *spool);
 void chain_clear(struct chain *chain);
 
+/* Apply the next one, from a file. */
+bool chain_apply(struct chain *chain, uint64_t txid, int fd);
+
 /*
  * Is the chain's image what SQLite reads in the database at path?  The file,
  * its WAL, and its journal are copied, and the copy is opened with SQLite and

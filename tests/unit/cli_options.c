@@ -19,6 +19,7 @@ struct settings {
 	const char *text;
 	int64_t pause_ms;
 	unsigned count;
+	uint64_t size;
 	uint64_t txid;
 	int64_t time_ms;
 	int fd;
@@ -35,6 +36,8 @@ static const struct option table[] = {
 	       .help = "a duration"),
 	OPTION(struct settings, count, .name = "count", .kind = OPTION_COUNT,
 	       .value = "N", .fallback = "8", .help = "a number"),
+	OPTION(struct settings, size, .name = "size", .kind = OPTION_SIZE,
+	       .value = "SIZE", .fallback = "1KiB", .help = "a size"),
 	OPTION(struct settings, txid, .name = "txid", .kind = OPTION_TXID,
 	       .value = "HEX", .help = "a transaction"),
 	OPTION(struct settings, time_ms, .name = "time", .kind = OPTION_TIME,
@@ -87,6 +90,7 @@ static void what_is_not_given_has_its_default(void **state)
 	assert_null(settings.text);
 	assert_int_equal(settings.pause_ms, 1000);
 	assert_int_equal(settings.count, 8);
+	assert_int_equal(settings.size, 1024);
 	assert_int_equal(settings.txid, 0);
 	assert_int_equal(settings.time_ms, 0);
 	assert_int_equal(settings.fd, -1);
@@ -107,6 +111,36 @@ static void every_kind_takes_its_value(void **state)
 	assert_int_equal(settings.time_ms, 1136214245000);
 	assert_int_equal(settings.fd, 1);
 	assert_int_equal(settings.level, LOG_WARN);
+}
+
+static void sizes_are_powers_of_1024(void **state)
+{
+	static const struct {
+		const char *line;
+		uint64_t size;
+	} all[] = {
+		{ "--size 0 x", 0 },
+		{ "--size 4096 x", 4096 },
+		{ "--size 7B x", 7 },
+		{ "--size 64MiB x", UINT64_C(64) << 20 },
+		{ "--size 64M x", UINT64_C(64) << 20 },
+		{ "--size 10GiB x", UINT64_C(10) << 30 },
+		{ "--size 3tib x", UINT64_C(3) << 40 },
+		{ "--size 8191PiB x", UINT64_C(8191) << 50 },
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		assert_int_equal(parse(all[i].line), 0);
+		assert_int_equal(settings.size, all[i].size);
+	}
+	assert_refused("--size= x", "'' is no size; write it like 64MiB");
+	assert_refused("--size MiB x", "'MiB' is no size");
+	assert_refused("--size 64MB x", "'64MB' is no size");
+	assert_refused("--size 64iB x", "'64iB' is no size");
+	assert_refused("--size 1.5GiB x", "'1.5GiB' is no size");
+	assert_refused("--size -1 x", "'-1' is no size");
+	assert_refused("--size 8192PiB x", "'8192PiB' is no size");
+	assert_refused("--size 9999999999999999999 x", "is no size");
 }
 
 static void options_may_stand_anywhere(void **state)
@@ -292,6 +326,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_not_given_has_its_default),
 		cmocka_unit_test(every_kind_takes_its_value),
+		cmocka_unit_test(sizes_are_powers_of_1024),
 		cmocka_unit_test(options_may_stand_anywhere),
 		cmocka_unit_test(two_dashes_end_the_options),
 		cmocka_unit_test(a_single_dash_is_an_operand),

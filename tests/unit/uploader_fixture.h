@@ -78,6 +78,12 @@ static inline void page_fill(unsigned char *page, uint32_t size, uint64_t txid,
 	}
 }
 
+/* The time in a batch's header; 0: of none. */
+static inline int64_t batch_time(uint64_t txid)
+{
+	return txid ? 1700000000000 + (int64_t)txid : 0;
+}
+
 static inline void batch_write(int fd, uint64_t txid,
 			       const struct batch_like *like)
 {
@@ -97,7 +103,7 @@ static inline void batch_write(int fd, uint64_t txid,
 	header.page_size = l.page_size;
 	header.commit = l.commit;
 	header.min_txid = header.max_txid = txid;
-	header.timestamp_ms = 1700000000000 + (int64_t)txid;
+	header.timestamp_ms = batch_time(txid);
 	header.node_id = l.node_id ? l.node_id : (UINT64_C(1) << 32 | txid);
 	header.post_dbsum = txid;
 	header.kind = l.kind;

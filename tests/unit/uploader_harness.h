@@ -175,7 +175,8 @@ static inline void commit(struct made_up_db *db)
 
 static inline int wait_for(struct made_up_db *db, uint64_t txid)
 {
-	return uploader_wait(h.u, db->path, txid, 20000, NULL);
+	return uploader_wait(h.u, db->path, txid, batch_time(txid), 20000,
+			     NULL);
 }
 
 static inline struct uploader_status status_of(struct made_up_db *db)

@@ -194,7 +194,7 @@ static void drain_of_nothing_does_not_wait_for_a_bucket(void **state)
 	h.place.net.fail = -ETIMEDOUT;
 	start_elsewhere(db, 2);
 	EVENTUALLY(status_of(db).state == UPLOADER_RETRYING);
-	assert_int_equal(uploader_wait(h.u, "a.db", 2, 50, NULL), -ETIMEDOUT);
+	assert_int_equal(uploader_wait(h.u, "a.db", 2, batch_time(2), 50, NULL), -ETIMEDOUT);
 	assert_int_equal(uploader_drain(h.u, 10000), 0);
 }
 
@@ -338,15 +338,15 @@ static void wait_knows_the_last_confirmed_and_unknown_names(void **state)
 	struct made_up_db *db;
 
 	start(1, 0);
-	assert_int_equal(uploader_wait(h.u, "no.db", 1, 0, NULL), -ENOENT);
+	assert_int_equal(uploader_wait(h.u, "no.db", 1, batch_time(1), 0, NULL), -ENOENT);
 	db = add_new("a.db");
-	assert_int_equal(uploader_wait(h.u, "a.db", 0, 0, &txid), 0);
+	assert_int_equal(uploader_wait(h.u, "a.db", 0, batch_time(0), 0, &txid), 0);
 	assert_int_equal(txid, 0);
 	commit(db);
-	assert_int_equal(uploader_wait(h.u, "a.db", 1, -1, &txid), 0);
+	assert_int_equal(uploader_wait(h.u, "a.db", 1, batch_time(1), -1, &txid), 0);
 	assert_int_equal(txid, 1);
-	assert_int_equal(uploader_wait(h.u, "a.db", 1, 0, &txid), 0);
-	assert_int_equal(uploader_wait(h.u, "a.db", 2, 50, &txid), -ETIMEDOUT);
+	assert_int_equal(uploader_wait(h.u, "a.db", 1, batch_time(1), 0, &txid), 0);
+	assert_int_equal(uploader_wait(h.u, "a.db", 2, batch_time(2), 50, &txid), -ETIMEDOUT);
 	uploader_notify(h.u, "no.db");
 	uploader_urge(h.u, "no.db");
 }
@@ -437,6 +437,89 @@ static void every_state_has_a_name(void **state)
 	assert_string_equal(uploader_state_name(UPLOADER_STOPPED), "stopped");
 }
 
+/* The number of the put with this key, from 0. */
+static unsigned put_of(unsigned level, uint64_t min, uint64_t max)
+{
+	char key[BUCKET_KEY_MAX];
+	unsigned i;
+
+	assert_int_equal(archive_key("a.db", level, min, max, key), 0);
+	for (i = 0; i < h.place.net.puts; i++)
+		if (strcmp(h.place.net.keys[i], key) == 0)
+			return i;
+	fail_msg("no put of %s", key);
+	return 0;
+}
+
+static void batches_that_wait_go_before_the_snapshot(void **state)
+{
+	struct made_up_db *db = new_db("a.db", 1, 5);
+
+	start(1, 0);
+	add(db, 0);
+	assert_int_equal(wait_for(db, 5), 0);
+	assert_settled(db);
+	assert_int_equal(put_of(0, 1, 1), 0);
+	assert_int_equal(put_of(0, 5, 5), 4);
+	assert_int_equal(put_of(9, 1, 1), 5);
+}
+
+static void the_snapshot_does_not_wait_for_ever(void **state)
+{
+	struct made_up_db *db = new_db("a.db", 1, 100);
+	unsigned snapshot;
+
+	start(1, 0);
+	add(db, 0);
+	assert_int_equal(wait_for(db, 100), 0);
+	assert_settled(db);
+	snapshot = put_of(9, 1, 1);
+	assert_in_range(snapshot, 20, 80);
+	assert_true(put_of(0, 100, 100) > snapshot);
+}
+
+static void a_batch_that_is_being_merged_is_sent_once_it_is(void **state)
+{
+	struct made_up_db *db;
+
+	start(1, 0);
+	db = add_new("a.db");
+	commit(db);
+	assert_int_equal(wait_for(db, 1), 0);
+	assert_settled(db);
+
+	/* Nobody may claim what is being replaced, and nobody does. */
+	spool_fill(db->spool, 2, NULL);
+	(void)LOCKED(db->sealed = 2);
+	assert_int_equal(spool_bar(db->spool, 2), 0);
+	uploader_urge(h.u, "a.db");
+	clock_sleep_ms(100);
+	assert_int_equal(status_of(db).confirmed, 1);
+	assert_false(spool_is_claimed(db->spool, 2));
+	spool_unbar(db->spool);
+	uploader_urge(h.u, "a.db");
+	assert_int_equal(wait_for(db, 2), 0);
+	assert_true(spool_is_claimed(db->spool, 2));
+}
+
+static void who_waits_for_a_merged_batch_gets_its_number(void **state)
+{
+	struct made_up_db *db = new_db("a.db", 1, 2);
+	uint64_t txid;
+
+	start(1, 0);
+	add(db, 0);
+	/* What was 7 when it was sealed has its time, whatever its number. */
+	assert_int_equal(uploader_wait(h.u, "a.db", 7, batch_time(2), 10000,
+				       &txid), 0);
+	assert_int_equal(txid, 2);
+	assert_int_equal(uploader_wait(h.u, "a.db", 1, batch_time(1), 0, &txid),
+			 0);
+	assert_int_equal(txid, 1);
+	assert_int_equal(uploader_wait(h.u, "a.db", 2, batch_time(3), 50, &txid),
+			 -ETIMEDOUT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -463,6 +546,10 @@ int main(void)
 		TEST(stopping_leaves_what_was_not_sent_in_the_spool),
 		TEST(a_database_that_is_gone_has_nothing_to_seal),
 		TEST(every_state_has_a_name),
+		TEST(batches_that_wait_go_before_the_snapshot),
+		TEST(the_snapshot_does_not_wait_for_ever),
+		TEST(a_batch_that_is_being_merged_is_sent_once_it_is),
+		TEST(who_waits_for_a_merged_batch_gets_its_number),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

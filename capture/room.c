@@ -1,0 +1,155 @@
+#include <inttypes.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "ltx/spool.h"
+
+#include "capture/table.h"
+
+/*
+ * Who seals sets the room aside first.  How much an open batch takes is known
+ * only when it is written; it is never more than this.
+ */
+enum { PAGE_OVERHEAD = 64, BATCH_OVERHEAD = 4096 };
+
+/* What is to be sealed would take, at most.  0: nothing. */
+static uint64_t need_of(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	/* A failure is remembered, and sealing finds it. */
+	if (!db->spool || db_pull(db) < 0 || !db->open || !db->open->changed)
+		return 0;
+	return BATCH_OVERHEAD + (uint64_t)db->open->map.used *
+					(db->page_size + PAGE_OVERHEAD);
+}
+
+static bool try_take(struct spool_budget *b, uint64_t bytes)
+{
+	uint64_t used = atomic_load(&b->used);
+
+	do
+		if (used + bytes > b->max)
+			return false;
+	while (!atomic_compare_exchange_weak(&b->used, &used, used + bytes));
+	return true;
+}
+
+static bool is_over(struct spool_budget *b, uint64_t bytes)
+{
+	return atomic_load(&b->used) + bytes > b->max;
+}
+
+/* One database that cannot be merged does not keep the others. */
+static void merge_until(struct capture *c, uint64_t bytes, bool always)
+{
+	struct db **all;
+	size_t n;
+
+	if (table_all(c, &all, &n) < 0)
+		return;
+	for (size_t i = 0; i < n && is_over(&c->budget, bytes); i++) {
+		int rc = db_merge(all[i], always);
+
+		if (rc < 0 && rc != -EBUSY && rc != -ENOENT)
+			log_warn("no room made in the spool", "db=%s error=%s",
+				 log_quote(all[i]->path),
+				 log_quote(error_message()));
+	}
+	table_release_all(c, all, n);
+}
+
+static void give_up_until(struct capture *c)
+{
+	struct db **all;
+	size_t n;
+
+	if (table_all(c, &all, &n) < 0)
+		return;
+	for (size_t i = 0; i < n && is_over(&c->budget, 0); i++)
+		(void)db_give_up(all[i]);
+	table_release_all(c, all, n);
+}
+
+/* Only one at a time, and nobody waits for who does. */
+static void make_room(struct capture *c, uint64_t bytes)
+{
+	if (pthread_mutex_trylock(&c->room_lock) != 0)
+		return;
+	merge_until(c, bytes, false);
+	if (is_over(&c->budget, 0))
+		merge_until(c, 0, true);
+	if (is_over(&c->budget, 0))
+		give_up_until(c);
+	(void)pthread_mutex_unlock(&c->room_lock);
+}
+
+static int refuse(struct capture *c)
+{
+	uint64_t used = atomic_load(&c->budget.used);
+
+	(void)error_set(-EDQUOT,
+			"the spool is full: %" PRIu64 " of %" PRIu64
+			" bytes wait for the bucket; commits go on, and gather "
+			"until there is room (--spool-max-size)",
+			used, c->budget.max);
+	if (!atomic_exchange(&c->full, true))
+		log_error("spool is full", "bytes=%" PRIu64 " max=%" PRIu64
+			  " error=%s", used, c->budget.max,
+			  log_quote(error_message()));
+	return -EDQUOT;
+}
+
+/* Told once it is worth telling, not at each batch that just fits. */
+static void note_room(struct capture *c)
+{
+	uint64_t used = atomic_load(&c->budget.used);
+
+	if (atomic_load(&c->full) && used <= c->budget.max / 2 &&
+	    atomic_exchange(&c->full, false))
+		log_info("there is room in the spool again",
+			 "bytes=%" PRIu64 " max=%" PRIu64, used,
+			 c->budget.max);
+}
+
+int db_find_room(struct db *db, bool make, uint64_t *ret_bytes)
+{
+	struct capture *c = db->capture;
+	uint64_t bytes;
+
+	if (c->budget.max == 0)
+		return 0;
+	note_room(c);
+	bytes = need_of(db);
+	if (bytes == 0)
+		return 0;
+	bytes = spool_cost(db->spool, bytes);
+	if (make && is_over(&c->budget, bytes))
+		make_room(c, bytes);
+	if (!try_take(&c->budget, bytes))
+		return refuse(c);
+	*ret_bytes = bytes;
+	return 0;
+}
+
+void db_leave_room(struct db *db, uint64_t bytes)
+{
+	atomic_fetch_sub(&db->capture->budget.used, bytes);
+}
+
+void room_check(struct capture *c)
+{
+	if (c->budget.max && is_over(&c->budget, 0))
+		make_room(c, 0);
+}
+
+void capture_spool_status(struct capture *c, struct capture_spool *ret)
+{
+	note_room(c);
+	*ret = (struct capture_spool){
+		.used = atomic_load(&c->budget.used),
+		.max = c->budget.max,
+		.full = atomic_load(&c->full),
+	};
+}
