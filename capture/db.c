@@ -76,14 +76,19 @@ void db_free(struct db *db)
 	free(db);
 }
 
-/* The log hears of each failure once. */
+/*
+ * The log hears of trouble once, until it is over: a full disk fails one thing
+ * after the other.  Status has the latest.
+ */
 static void note_error(struct db *db, const char *error)
 {
-	if (strcmp(error, db->error) == 0)
-		return;
+	bool is_new = db->error[0] == '\0';
+
 	(void)snprintf(db->error, sizeof(db->error), "%s", error);
-	log_error("database is not captured; it will be compared", "db=%s error=%s",
-		  log_quote(db->path), log_quote(error));
+	if (is_new)
+		log_error("database is not captured; it will be compared",
+			  "db=%s error=%s", log_quote(db->path),
+			  log_quote(error));
 }
 
 void db_trouble(struct db *db, const char *doing)

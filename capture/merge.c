@@ -101,7 +101,7 @@ static bool find_unsent(struct db *db, uint64_t last, struct unsent *ret)
 /* The first is merged again and again: the others must be a fair part of it. */
 static bool is_worth_it(const struct unsent *u)
 {
-	return (u->bytes - u->oldest) * 4 >= u->oldest;
+	return (u->bytes - u->oldest) * 8 >= u->oldest;
 }
 
 /* Step 1.  Nothing is locked: batches that may not be sent stay as they are. */

@@ -147,6 +147,26 @@ def story(table_mount, tmp_path):
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
+@pytest.fixture
+def small_disk(work):
+    """small_disk(name, kib): a mounted file system of that size."""
+    disks = []
+
+    def make(name, kib):
+        directory = work / name
+        directory.mkdir()
+        made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "small", directory],
+                              stderr=subprocess.PIPE, text=True)
+        if made.returncode != 0:
+            pytest.skip(f"no file system of our own here: {made.stderr.strip()}")
+        disks.append(directory)
+        return directory
+
+    yield make
+    for disk in disks:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
 @pytest.fixture(scope="session")
 def c_client(tmp_path_factory):
     """tests/lib/client.c, compiled without sanitizers: an ordinary program."""

@@ -341,6 +341,18 @@ class MountFailed(Exception):
         self.log = log
 
 
+def fill(directory, leave=0):
+    """Use up a file system, but for some bytes."""
+    with open(directory / "filler", "ab") as filler:
+        for size in (65536, 4096):
+            try:
+                while os.statvfs(directory).f_bavail * 4096 > leave:
+                    filler.write(bytes(size))
+                    filler.flush()
+            except OSError:
+                pass
+
+
 def is_mounted(point):
     """Is there a FUSE mount?  A disk may be mounted at the same place."""
     with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:

@@ -15,6 +15,7 @@ class Proxy:
     def __init__(self, target):
         self.target = target
         self.up = True
+        self.losing = False
         self.lock = threading.Lock()  # guards open and up
         self.open = set()
         self.requests = []  # (method, path with query), in the order they came
@@ -47,7 +48,8 @@ class Proxy:
                 if request:
                     with self.lock:
                         self.requests.append(tuple(part.decode() for part in request.groups()))
-                sink.sendall(data)
+                if is_client or not self.losing:
+                    sink.sendall(data)
         except OSError:
             pass
         for end in (source, sink):
@@ -69,9 +71,14 @@ class Proxy:
                 except OSError:
                     pass
 
+    def lose_replies(self):
+        """Requests arrive from now on, and who sent them hears nothing of it."""
+        self.losing = True
+
     def mend(self):
         with self.lock:
             self.up = True
+            self.losing = False
 
     def close(self):
         self.cut()

@@ -159,26 +159,6 @@ def test_a_missing_output_directory(filled, work):
             bucket=bucket)
 
 
-@pytest.fixture
-def small_disk(work):
-    """small_disk(name, kib): a mounted file system of that size."""
-    disks = []
-
-    def make(name, kib):
-        directory = work / name
-        directory.mkdir()
-        made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "small", directory],
-                              stderr=subprocess.PIPE, text=True)
-        if made.returncode != 0:
-            pytest.skip(f"no file system of our own here: {made.stderr.strip()}")
-        disks.append(directory)
-        return directory
-
-    yield make
-    for disk in disks:
-        subprocess.run(["umount", "-l", disk], check=True)
-
-
 def test_a_full_disk_under_the_output(filled, work, small_disk):
     bucket, _ = filled
     disk = small_disk("small", 40)
@@ -370,18 +350,6 @@ def test_a_stop_while_the_bucket_is_away_ends_and_the_next_start_uploads(proxied
 
 # --- disks
 
-def fill(directory, leave=0):
-    """Use up a file system, but for some bytes."""
-    with open(directory / "filler", "ab") as filler:
-        for size in (65536, 4096):
-            try:
-                while os.statvfs(directory).f_bavail * 4096 > leave:
-                    filler.write(bytes(size))
-                    filler.flush()
-            except OSError:
-                pass
-
-
 def test_a_full_disk_under_the_database(file_bucket, mount, work, small_disk):
     """SQLite is told; what it had committed is kept, and it goes on later."""
     disk = small_disk("data", 4096)
@@ -389,7 +357,7 @@ def test_a_full_disk_under_the_database(file_bucket, mount, work, small_disk):
         database = data / "app.db"
         commit(database, "before")
         sync(database)
-        fill(disk)
+        harness.fill(disk)
         with pytest.raises(sqlite3.OperationalError):
             for number in range(1000):
                 commit(database, f"too much {number}", 100_000)
@@ -415,7 +383,7 @@ def test_no_room_for_the_spool(file_bucket, mount, work, small_disk):
         sync(database)
         # The pages reach the database's own file only with a checkpoint, so
         # there is room for the WAL but none for the same again as LTX.
-        fill(disk, leave=300_000)
+        harness.fill(disk, leave=300_000)
         connection.execute("INSERT INTO t VALUES ('big', randomblob(200000))")
         time.sleep(1)
         assert connection.execute("SELECT text FROM t").fetchall() == [("big",)]
@@ -436,7 +404,7 @@ def test_a_full_disk_under_a_file_bucket(mount, work, small_disk):
         database = data / "app.db"
         commit(database, "before")
         sync(database)
-        fill(disk)
+        harness.fill(disk)
         commit(database, "while full", 100_000)
         data.wait_for_log("(?i)no space")
         assert texts(database) == ["before", "while full"]

@@ -172,6 +172,11 @@ static bool send_one(struct world *w)
 	AUTO(fd) int fd = -1;
 	int rc = spool_claim(w->spool, txid, &fd);
 
+	/* Capture's thread is in the middle of replacing it. */
+	for (int i = 0; rc == -EBUSY && i < 10000; i++) {
+		clock_sleep_ms(2);
+		rc = spool_claim(w->spool, txid, &fd);
+	}
 	if (rc == -ENOENT)
 		return false;
 	assert_int_equal(rc, 0);
