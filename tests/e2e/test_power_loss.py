@@ -114,3 +114,24 @@ def test_a_power_loss_that_takes_names_takes_no_commit_that_was_synced(
             return Writer(c_client, data / "app.db", f"{journal},{synchronous}", work / "committed")
 
         rounds(soak(2, 50), data, d, past, start_writer, promised, torn=True)
+
+
+@pytest.mark.parametrize("point", ["seal-written", "seal-pages", "seal-position"])
+def test_a_power_loss_in_the_middle_of_sealing_undoes_nothing_in_the_bucket(
+        file_bucket, mount, work, c_client, disk, point):
+    """The batch that is finished at the next start is of the life that ended, as the position is."""
+    d = disk()
+    past = Past(file_bucket, work)
+    data = mount(file_bucket, "--upload-interval", "20ms", name="disk/data",
+                 environment={"LITEBUCKET_FAILPOINT": f"{point}:kill:12", "LITEBUCKET_BOOT": "one"})
+    data.log = work / "data.log"
+    with data:
+        writer = Writer(c_client, data / "app.db", "wal,normal", work / "committed")
+        harness.eventually(lambda: data.process.poll() is not None, 60, f"{point} is not reached")
+        power_loss(data, writer, d, 0)
+        past.see()
+        sent = len(numbers(past.restored()))
+        data.environment = {"LITEBUCKET_BOOT": "two"}
+        data.start()
+        assert sent
+        past.check(data / "app.db", sent)
