@@ -369,7 +369,9 @@ def make_older(database, position):
     counter = int(re.search("change-counter=([0-9]+)", text)[1])
     position.write_text(text.replace(f"change-counter={counter}",
                                      f"change-counter={counter + 1000}"))
-    pathlib.Path(f"{database}-wal").unlink(missing_ok=True)
+    # A journal would bring it back, if it was killed in a transaction.
+    for suffix in ("-wal", "-journal"):
+        pathlib.Path(f"{database}{suffix}").unlink(missing_ok=True)
     with open(database, "r+b") as file:
         file.seek(100)
         file.write(b"lost")
