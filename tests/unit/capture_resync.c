@@ -651,7 +651,7 @@ static void make_large(struct world *w)
 	}
 	assert_int_equal(pages_extend(pages), 0);
 	p.commit = PAGES;
-	p.dbsum = pages_sum(pages, PAGES);
+	p.dbsum = p.known = pages_sum(pages, PAGES);
 	pages_free(pages);
 	p.main_size = (uint64_t)st.st_size;
 	p.main_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 +
