@@ -199,7 +199,7 @@ static int run(const void *settings, char **operands)
 {
 	const struct mount_settings *s = settings;
 	AUTO(place) struct place place = {.dirfd = -1};
-	enum adopt adopt;
+	enum adopt adopt = ADOPT_NEITHER;
 	int rc;
 
 	if (check_settings(s) < 0)
