@@ -393,7 +393,7 @@ static int decide_different(struct decision *d)
 static int decide_by_content(struct decision *d)
 {
 	struct capture_state head;
-	uint64_t txid;
+	uint64_t txid = 0;
 	int rc = capture_look(d->config->capture, d->o->path, &d->local);
 
 	/* Not a database any more: capture finds that out by itself. */

@@ -1,4 +1,5 @@
 /* What capture may not read is told, and taken up once it may be read. */
+#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <setjmp.h>
@@ -81,7 +82,7 @@ static int tear_down(void **state)
 
 	capture_close(w->capture);
 	close(w->dirfd);
-	(void)seteuid(getuid());
+	assert_return_code(seteuid(getuid()), errno);
 	nftw(w->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 	free(w);
 	return 0;
