@@ -224,8 +224,8 @@ def man_json(verb):
 def names(document):
     found = set(document) - {"version"}
     for value in document.values():
-        if isinstance(value, list):
-            for item in value:
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
                 found |= set(item)
     return found
 
