@@ -263,15 +263,21 @@ uint64_t spool_cost(struct spool *s, uint64_t size)
 	return s->n ? size : at_most_half(s, size);
 }
 
+static uint64_t size_at(int dirfd, const char *name)
+{
+	struct stat st;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return (uint64_t)st.st_size;
+}
+
 static uint64_t size_of(struct spool *s, uint64_t txid)
 {
 	char name[LTX_NAME_SIZE];
-	struct stat st;
 
 	batch_name(txid, name);
-	if (fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return 0;
-	return (uint64_t)st.st_size;
+	return size_at(s->fd, name);
 }
 
 /* A batch of this size came, or went. */
@@ -292,19 +298,26 @@ static void count(struct spool *s, uint64_t txid, uint64_t size, int sign)
 	atomic_fetch_add(&s->budget->used, size);
 }
 
-/* Give the synced file from in from_dir its name as a batch, durably. */
+/*
+ * Give the synced file from in from_dir its name as a batch, durably.  It is
+ * counted first: once it can be seen, the reader may have removed it already.
+ */
 static int name_batch(struct spool *s, int from_dir, const char *from,
 		      uint64_t txid)
 {
+	uint64_t size = size_at(from_dir, from);
 	char name[LTX_NAME_SIZE];
 	int rc;
 
 	batch_name(txid, name);
 
 	FAILPOINT("spool-written");
+	count(s, txid, size, 1);
 	rc = rename_if_absent(from_dir, from, s->fd, name);
 	if (rc == -EEXIST && is_named_already(from_dir, from, s->fd, name))
 		rc = 0;
+	if (rc < 0)
+		count(s, txid, size, -1);
 	if (rc == -EEXIST)
 		return error_set(rc, "batch '%s/%s' is there already", s->path,
 				 name);
@@ -312,7 +325,6 @@ static int name_batch(struct spool *s, int from_dir, const char *from,
 		errno = -rc;
 		return error_errno("naming batch '%s/%s'", s->path, name);
 	}
-	count(s, txid, size_of(s, txid), 1);
 	FAILPOINT("spool-renamed");
 	return sync_names(s);
 }

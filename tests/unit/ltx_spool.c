@@ -1,4 +1,5 @@
 #include <dirent.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -41,15 +42,20 @@ static struct spool *open_spool(void)
 	return s;
 }
 
-static void write_batch(struct spool *s, uint64_t txid, const char *text)
+/* Returns the descriptor's number, which is closed. */
+static int publish_batch(struct spool *s, uint64_t txid, const char *text)
 {
 	int fd = -1;
 
 	assert_int_equal(spool_begin(s, txid, &fd), 0);
 	assert_int_equal(io_pwrite(fd, text, strlen(text), 0), 0);
 	assert_int_equal(spool_publish(s, txid, fd), 0);
-	/* It was closed. */
-	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	return fd;
+}
+
+static void write_batch(struct spool *s, uint64_t txid, const char *text)
+{
+	assert_int_equal(fcntl(publish_batch(s, txid, text), F_GETFD), -1);
 }
 
 static void check_batch(struct spool *s, uint64_t txid, const char *text)
@@ -314,6 +320,36 @@ static void a_kill_leaves_the_whole_batch_or_none(void **state)
 }
 #endif
 
+enum { MANY = 1500 };
+
+/* Takes each batch away the moment that it can be seen. */
+static void *take_all(void *arg)
+{
+	struct spool *s = arg;
+
+	for (uint64_t txid = 1; txid <= MANY;) {
+		AUTO(fd) int fd = -1;
+
+		if (spool_claim(s, txid, &fd) == 0)
+			assert_int_equal(spool_remove(s, txid++), 0);
+	}
+	return NULL;
+}
+
+static void what_is_taken_away_at_once_was_counted(void **state)
+{
+	struct spool_budget budget = { .max = 1000 };
+	AUTO(spool) struct spool *s = open_spool();
+	pthread_t taker;
+
+	assert_int_equal(spool_join(s, &budget), 0);
+	assert_int_equal(pthread_create(&taker, NULL, take_all, s), 0);
+	for (uint64_t txid = 1; txid <= MANY; txid++)
+		(void)publish_batch(s, txid, "some bytes");
+	assert_int_equal(pthread_join(taker, NULL), 0);
+	assert_int_equal(atomic_load(&budget.used), 0);
+}
+
 #define WITH_ROOT(test) \
 	cmocka_unit_test_setup_teardown(test, make_root, remove_root)
 
@@ -331,6 +367,7 @@ int main(void)
 		WITH_ROOT(what_is_not_there_is_not_there),
 		WITH_ROOT(what_a_crash_left_is_removed_and_nothing_else),
 		WITH_ROOT(a_spool_that_cannot_be_made_says_where),
+		WITH_ROOT(what_is_taken_away_at_once_was_counted),
 #ifdef LITEBUCKET_FAILPOINTS
 		WITH_ROOT(a_kill_leaves_the_whole_batch_or_none),
 #endif
