@@ -273,7 +273,11 @@ static int stay(struct db *db, uint32_t page_size, int rc)
 	return rc;
 }
 
-/* Steps 2 and 3.  Seal lock held, the batches are barred. */
+/*
+ * Steps 2 and 3.  Seal lock held, the batches are barred.  Where the files were
+ * at the batch before is not known any more: until the next one is sealed, a
+ * start after a power loss cannot tell an older file from a newer one (D20).
+ */
 static int go_back(struct db *db, const struct ltx_header *kept,
 		   const struct forgotten *f)
 {

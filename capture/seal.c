@@ -213,6 +213,15 @@ static void note_whereabouts(const struct db *db, struct position *p)
 	p->wal_end = wal_cursor_offset(wal);
 }
 
+/* The files are where position says. */
+static void keep_whereabouts(const struct db *db, struct position *p)
+{
+	memcpy(p->boot, db->position.boot, sizeof(p->boot));
+	memcpy(p->wal_salt, db->position.wal_salt, sizeof(p->wal_salt));
+	p->wal_end = db->position.wal_end;
+	p->change_counter = db->position.change_counter;
+}
+
 struct position db_position_after(const struct ltx_header *header)
 {
 	struct position p = {
@@ -288,7 +297,11 @@ static int publish(struct db *db)
 	struct position next = db_position_after(&db->header);
 	int rc = note_pages(db, &db->header, db->sealing);
 
-	note_whereabouts(db, &next);
+	/* What is merged ends where its last batch did. */
+	if (db->supersede)
+		keep_whereabouts(db, &next);
+	else
+		note_whereabouts(db, &next);
 	if (rc == 0)
 		rc = position_store(db->state_fd, "position", &next);
 	if (rc < 0)
@@ -578,24 +591,17 @@ static int note_file(struct db *db, int fd, struct ltx_header *header)
 	return rc < 0 ? rc : pages_sync(db->pages);
 }
 
-/*
- * Of the life that ended, not of this one: what the disk lost is judged by it
- * (D20).  Where the files were at the batch itself nobody knows any more.
- */
-static void keep_whereabouts(const struct db *db, struct position *p)
-{
-	memcpy(p->boot, db->position.boot, sizeof(p->boot));
-	memcpy(p->wal_salt, db->position.wal_salt, sizeof(p->wal_salt));
-	p->wal_end = db->position.wal_end;
-	p->change_counter = db->position.change_counter;
-}
-
 /* Steps 2 to 4, of a file that a crash left after step 1. */
 static int finish_sealing(struct db *db, int fd, struct ltx_header *header)
 {
 	struct position next = db_position_after(header);
 	int rc = note_file(db, fd, header);
 
+	/*
+	 * Of the life that ended, not of this one: what the disk lost is judged
+	 * by it (D20).  Where the files were at the batch itself nobody knows
+	 * any more.
+	 */
 	keep_whereabouts(db, &next);
 	if (rc == 0)
 		rc = pages_extend(db->pages);

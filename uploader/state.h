@@ -36,7 +36,8 @@ struct uploader_db {
 	 * a batch whose slot is filled and which is still in the spool.
 	 */
 	uint64_t settled;	  /* the last TXID that left the spool */
-	bool owes;		  /* a batch is kept for its snapshot */
+	bool owes;		  /* a batch is kept for its snapshot, */
+	bool found_kept;	  /* perhaps one of an earlier life */
 	unsigned passed;	  /* batches sent since; never too many */
 	struct ltx_header before; /* of that slot; page_size 0: not known */
 	uint64_t verified;	  /* the last of those found */

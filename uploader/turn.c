@@ -305,6 +305,26 @@ static int send_batch(struct uploader *u, struct uploader_db *db,
 	return settle(u, db, batch);
 }
 
+/*
+ * Is this batch in its slot, 1 or 0?  The directory may have been given another
+ * history, or bucket, since an earlier life was told so.
+ */
+static int is_in_slot(struct uploader *u, const struct uploader_db *db,
+		      const struct batch *batch)
+{
+	struct ltx_header slot;
+	int rc;
+
+	if (!db->found_kept)
+		return 1;
+	rc = slot_last(u->config.bucket, db->key, batch->header.max_txid,
+		       &slot);
+	if (rc == -ERR_GAP)
+		return 0;
+	return rc < 0 ? rc : slot.node_id == batch->header.node_id &&
+				     slot.post_dbsum == batch->header.post_dbsum;
+}
+
 /* The snapshot of this batch, which is in the bucket; and then its end. */
 static int send_snapshot(struct uploader *u, struct uploader_db *db,
 			 const struct batch *batch)
@@ -316,6 +336,8 @@ static int send_snapshot(struct uploader *u, struct uploader_db *db,
 	if (rc == 0)
 		rc = batch_verify(batch);
 	if (rc == 0)
+		rc = is_in_slot(u, db, batch);
+	if (rc > 0)
 		rc = snapshot_put(u->config.bucket, db->key, batch, u->temp_dir,
 				  &size);
 	/* It was no base after all. */
@@ -338,12 +360,14 @@ static int pay(struct uploader *u, struct uploader_db *db)
 		rc = batch_open_kept(db->spool, txid, &batch);
 	if (rc == 0 && txid)
 		rc = send_snapshot(u, db, &batch);
+	/* Those that wait do not wait for one that fails, either. */
+	db->passed = 0;
 	if (rc < 0)
 		return rc;
-	db->passed = 0;
 	rc = spool_kept(db->spool, &txid);
 	if (rc == 0)
 		db->owes = txid != 0;
+	db->found_kept &= db->owes;
 	return rc;
 }
 

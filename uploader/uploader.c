@@ -191,7 +191,7 @@ static int find_position(struct uploader_db *db, uint64_t confirmed)
 		rc = spool_kept(db->spool, &kept);
 	if (rc < 0)
 		return rc;
-	db->owes = kept != 0;
+	db->owes = db->found_kept = kept != 0;
 	if (first > confirmed + 1)
 		return error_set(-ERR_GAP,
 				 "'%s': the last batch in the bucket is "

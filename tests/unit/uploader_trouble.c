@@ -240,6 +240,30 @@ static void a_snapshot_that_fails_keeps_its_batch_but_not_who_waits(
 	assert_true(object_exists(&h.place, "a.db", 9, 1, 1));
 }
 
+/* The directory was given another history while its snapshot was owed. */
+static void no_snapshot_is_made_of_what_is_not_in_the_slot(void **state)
+{
+	static const struct batch_like theirs = { .node_id = 77 };
+	struct made_up_db *db = new_db("a.db", 1, 1);
+	struct made_up_db *other = new_db("other", 0, 0);
+	char *data;
+	size_t size;
+
+	assert_int_equal(spool_keep(db->spool, 1), 0);
+	spool_fill(other->spool, 1, &theirs);
+	data = spool_bytes(other->spool, 1, &size);
+	object_write(&h.place, "a.db", 1, data, size);
+	free(data);
+	db->sealed = 1;
+
+	start(1, 0);
+	add(db, 1);
+	assert_settled(db);
+	assert_false(object_exists(&h.place, "a.db", 9, 1, 1));
+	commit(db);
+	assert_int_equal(wait_for(db, 2), 0);
+}
+
 static void a_failed_snapshot_is_tried_again_without_its_slot(void **state)
 {
 	struct made_up_db *db = new_db("a.db", 1, 1);
@@ -454,6 +478,7 @@ int main(void)
 		TEST(another_writer_stops_one_database_and_no_other),
 		TEST(two_writers_of_one_log_end_with_one),
 		TEST(a_snapshot_that_fails_keeps_its_batch_but_not_who_waits),
+		TEST(no_snapshot_is_made_of_what_is_not_in_the_slot),
 		TEST(a_failed_snapshot_is_tried_again_without_its_slot),
 		TEST(a_store_that_ignores_conditions_gets_nothing),
 		TEST(a_wrong_bucket_or_key_is_told_at_the_start),
