@@ -142,6 +142,9 @@ static int put_merged(struct db *db, const struct unsent *u,
 
 	if (rc == 0 && db->position.txid != u->last)
 		rc = error_set(-EBUSY, "another batch was sealed");
+	/* It could not be written, and publishing takes what is there for done. */
+	if (rc == 0 && db->sealing)
+		rc = error_set(-EBUSY, "a batch is being sealed");
 	if (rc == 0)
 		rc = spool_bar(db->spool, u->first);
 	return rc < 0 ? rc : db_seal_over(db, MERGED, header);

@@ -466,6 +466,46 @@ static void a_difference_of_nothing_is_a_batch_too(void **state)
 	come_back(w);
 }
 
+/* ------------------------------------------------------- half of the way */
+
+/* Something in the way of the file that a batch is sealed in, or no more. */
+static void block_sealing(struct world *w, bool on)
+{
+	char command[256];
+
+	(void)snprintf(command, sizeof(command),
+		       "for d in '%s'/.litebucket/db/*; do %s "
+		       "\"$d/sealing.ltx\"; done",
+		       w->dir, on ? "mkdir" : "rmdir");
+	assert_int_equal(system(command), 0);
+}
+
+/* What is closed, and could not be written, is not part of what is merged. */
+static void a_batch_that_could_not_be_written_outlives_merging(void **state)
+{
+	struct world *w = *state;
+
+	start(w, BOUND);
+	open_db(w, "DELETE");
+	change(w, 0, 5);
+	assert_int_equal(capture_seal(w->capture, "app.db", NULL), 1);
+	claim_next(w);
+	for (int i = 0; i < 14; i++) {
+		change(w, i, 5);
+		assert_int_equal(capture_seal(w->capture, "app.db", NULL), 1);
+	}
+	block_sealing(w, true);
+	change(w, 3, 5);
+	assert_true(capture_seal(w->capture, "app.db", NULL) < 0);
+	block_sealing(w, false);
+	run(w, "BEGIN");
+	for (int i = 10; i < 24; i++)
+		change(w, i, 1000);
+	run(w, "COMMIT");
+	(void)capture_seal(w->capture, "app.db", NULL);
+	come_back(w);
+}
+
 /* ------------------------------------------------------------- while sent */
 
 struct sender {
@@ -618,6 +658,7 @@ int main(void)
 		TEST(whole_lives_are_given_up),
 		TEST(a_difference_of_nothing_is_a_batch_too),
 		TEST(sending_and_merging_do_not_meet),
+		TEST(a_batch_that_could_not_be_written_outlives_merging),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
