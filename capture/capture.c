@@ -266,6 +266,7 @@ int capture_let_go(struct capture *c, const char *path)
 		fail_to_take_up(db);
 	capture_release(c, db);
 	capture_release(c, db); /* take_up()'s */
+	atomic_store(&c->room_due, true);
 	capture_wake(c);
 	return rc;
 }
@@ -382,13 +383,13 @@ static void *settle_loop(void *arg)
 {
 	struct capture *c = arg;
 
-	room_check(c);
 	(void)pthread_mutex_lock(&c->rest_lock);
 	while (!c->stopping) {
 		int64_t due;
 
 		c->rest_woken = false;
 		(void)pthread_mutex_unlock(&c->rest_lock);
+		room_check(c);
 		due = settle_due(c);
 		(void)pthread_mutex_lock(&c->rest_lock);
 		if (!c->rest_woken && !c->stopping)
@@ -463,6 +464,7 @@ int capture_open(const struct capture_config *config, struct capture **ret)
 		return error_set(-ENOMEM, "out of memory");
 	c->config = *config;
 	c->budget.max = config->spool_max;
+	atomic_store(&c->room_due, true);
 	c->state_fd = c->state_root_fd = c->lock_fd = -1;
 	init_locks(c);
 	find_boot(c);

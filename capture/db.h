@@ -501,7 +501,10 @@ struct position db_position_after(const struct ltx_header *header);
 int db_find_room(struct db *db, bool make, uint64_t *ret_bytes);
 void db_leave_room(struct db *db, uint64_t bytes);
 
-/* After a start, if the spools hold more than they may. */
+/*
+ * After a start, and once a database is held no more: if the spools hold more
+ * than they may.
+ */
 void room_check(struct capture *c);
 
 /* ----------------------------------------------------------- merge.c */

@@ -41,6 +41,15 @@ static bool is_over(struct spool_budget *b, uint64_t bytes)
 	return atomic_load(&b->used) + bytes > b->max;
 }
 
+/*
+ * Who decides about a database that is held reads its spool, and may put another
+ * in its place.
+ */
+static bool may_change(struct db *db)
+{
+	return !atomic_load(&db->held);
+}
+
 /* One database that cannot be merged does not keep the others. */
 static void merge_until(struct capture *c, uint64_t bytes, bool always)
 {
@@ -50,7 +59,7 @@ static void merge_until(struct capture *c, uint64_t bytes, bool always)
 	if (table_all(c, &all, &n) < 0)
 		return;
 	for (size_t i = 0; i < n && is_over(&c->budget, bytes); i++) {
-		int rc = db_merge(all[i], always);
+		int rc = may_change(all[i]) ? db_merge(all[i], always) : 0;
 
 		if (rc < 0 && rc != -EBUSY && rc != -ENOENT)
 			log_warn("no room made in the spool", "db=%s error=%s",
@@ -68,7 +77,8 @@ static void give_up_until(struct capture *c)
 	if (table_all(c, &all, &n) < 0)
 		return;
 	for (size_t i = 0; i < n && is_over(&c->budget, 0); i++)
-		(void)db_give_up(all[i]);
+		if (may_change(all[i]))
+			(void)db_give_up(all[i]);
 	table_release_all(c, all, n);
 }
 
@@ -140,7 +150,8 @@ void db_leave_room(struct db *db, uint64_t bytes)
 
 void room_check(struct capture *c)
 {
-	if (c->budget.max && is_over(&c->budget, 0))
+	if (atomic_exchange(&c->room_due, false) && c->budget.max &&
+	    is_over(&c->budget, 0))
 		make_room(c, 0);
 }
 

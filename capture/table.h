@@ -27,6 +27,7 @@ struct capture {
 
 	struct spool_budget budget; /* of all databases' spools */
 	atomic_bool full;	    /* it was too small, and that was told */
+	atomic_bool room_due;	    /* there is more that room can be made of */
 	pthread_mutex_t room_lock;  /* outermost: who makes room in it */
 
 	pthread_mutex_t rename_lock; /* outermost: one rename at a time */

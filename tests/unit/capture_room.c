@@ -35,6 +35,7 @@ struct world {
 	int dirfd;
 	struct capture *capture;
 	struct spool *spool;
+	bool hold;	    /* what is found at the start */
 	struct chain chain; /* what the bucket has */
 	sqlite3 *db;
 };
@@ -48,6 +49,11 @@ static void on_appeared(void *arg, const char *path, struct spool *spool,
 		((struct world *)arg)->spool = spool;
 }
 
+static bool on_found(void *arg, const struct capture_found *found)
+{
+	return ((struct world *)arg)->hold;
+}
+
 static int64_t on_now(void *arg)
 {
 	return clock_wall_ms();
@@ -56,6 +62,7 @@ static int64_t on_now(void *arg)
 static void start(struct world *w, uint64_t bound)
 {
 	struct capture_config config = { .dirfd = w->dirfd,
+					 .found = on_found,
 					 .appeared = on_appeared,
 					 .now_ms = on_now,
 					 .quiet_ms = 5,
@@ -466,6 +473,31 @@ static void a_difference_of_nothing_is_a_batch_too(void **state)
 	come_back(w);
 }
 
+/* Whoever decides about a database reads its spool, and may replace all of it. */
+static void what_is_held_is_no_room_yet(void **state)
+{
+	struct world *w = *state;
+
+	start(w, 0);
+	open_db(w, "DELETE");
+	for (int i = 0; i < 60; i++) {
+		change(w, i, 1000);
+		assert_int_equal(capture_seal(w->capture, "app.db", NULL), 1);
+	}
+	assert_true(spool_now(w).used > BOUND);
+	end(w);
+
+	w->hold = true;
+	start(w, BOUND);
+	clock_sleep_ms(200);
+	assert_true(spool_now(w).used > BOUND);
+	assert_int_equal(capture_let_go(w->capture, "app.db"), 0);
+	for (int i = 0; i < 5000 && spool_now(w).used > BOUND; i++)
+		clock_sleep_ms(2);
+	assert_true(spool_now(w).used <= BOUND);
+	come_back(w);
+}
+
 /* ------------------------------------------------------- half of the way */
 
 /* Something in the way of the file that a batch is sealed in, or no more. */
@@ -658,6 +690,7 @@ int main(void)
 		TEST(whole_lives_are_given_up),
 		TEST(a_difference_of_nothing_is_a_batch_too),
 		TEST(sending_and_merging_do_not_meet),
+		TEST(what_is_held_is_no_room_yet),
 		TEST(a_batch_that_could_not_be_written_outlives_merging),
 	};
 
