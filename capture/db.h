@@ -170,7 +170,8 @@ struct db {
 	struct ltx_header header; /* to be sealed before anything else */
 	bool adopt; /* position is ahead of the spool: the file is to be renamed, */
 	bool supersede; /* in the place of all batches from its TXID on */
-	bool position_unsure; /* to be written again before anything else */
+	bool position_unsure; /* to be written again before anything else, and */
+			      /* what the spool has behind it removed */
 
 	/*
 	 * Found at the start, and not taken up (capture_config.found): nothing

@@ -336,9 +336,12 @@ static int give_up(struct db *db, const struct ltx_header *kept, uint64_t last,
 	rc = go_back(db, kept, f);
 	if (rc < 0)
 		return rc;
-	/* What stays there now goes at the next start. */
 	rc = spool_cut(db->spool, kept->max_txid);
-	spool_unbar(db->spool);
+	/* What stays there must not be sent, and stand in nobody's way. */
+	if (rc < 0)
+		db->position_unsure = true;
+	else
+		spool_unbar(db->spool);
 	return rc;
 }
 

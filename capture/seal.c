@@ -313,7 +313,10 @@ static int publish(struct db *db)
 	return adopt(db);
 }
 
-/* The disk may have the position that was not gone back to. */
+/*
+ * The disk may have the position that was not gone back to, or the spool what is
+ * behind the one that was.
+ */
 static int repeat_position(struct db *db)
 {
 	int rc;
@@ -321,6 +324,8 @@ static int repeat_position(struct db *db)
 	if (!db->position_unsure)
 		return 0;
 	rc = position_store(db->state_fd, "position", &db->position);
+	if (rc == 0)
+		rc = spool_cut(db->spool, db->position.txid);
 	if (rc < 0)
 		return rc;
 	db->position_unsure = false;

@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -538,6 +539,46 @@ static void a_batch_that_could_not_be_written_outlives_merging(void **state)
 	come_back(w);
 }
 
+/* What is given up, and still there, is not sent: its TXIDs are given again. */
+static void what_could_not_be_removed_is_not_sent(void **state)
+{
+	struct world *w = *state;
+	char name[300];
+	uint64_t last = 0;
+
+	start(w, 0);
+	open_db(w, "DELETE");
+	for (int i = 0; i < 60; i++) {
+		change(w, i, 1000);
+		assert_int_equal(capture_seal(w->capture, "app.db", &last), 1);
+	}
+	end(w);
+	/* The last batch is one that cannot be unlinked. */
+	(void)snprintf(name, sizeof(name),
+		       "cd '%s'/.litebucket/db/*/spool && rm %016" PRIx64
+		       "-* && mkdir %016" PRIx64 "-%016" PRIx64 ".ltx",
+		       w->dir, last, last, last);
+	assert_int_equal(system(name), 0);
+
+	start(w, BOUND);
+	clock_sleep_ms(300);
+	for (int i = 0; i < 50; i++) {
+		AUTO(fd) int fd = -1;
+
+		assert_int_equal(spool_claim(w->spool, 2, &fd), -EBUSY);
+		clock_sleep_ms(2);
+	}
+	/* As large as it was counted. */
+	(void)snprintf(name, sizeof(name),
+		       "cd '%s'/.litebucket/db/*/spool && "
+		       "f=%016" PRIx64 "-%016" PRIx64 ".ltx && "
+		       "n=$(stat -c %%s $f) && rmdir $f && truncate -s $n $f",
+		       w->dir, last, last);
+	assert_int_equal(system(name), 0);
+	(void)capture_seal(w->capture, "app.db", NULL);
+	come_back(w);
+}
+
 /* ------------------------------------------------------------- while sent */
 
 struct sender {
@@ -692,6 +733,7 @@ int main(void)
 		TEST(sending_and_merging_do_not_meet),
 		TEST(what_is_held_is_no_room_yet),
 		TEST(a_batch_that_could_not_be_written_outlives_merging),
+		TEST(what_could_not_be_removed_is_not_sent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
