@@ -270,7 +270,20 @@ static int fill_slot(struct uploader *u, struct uploader_db *db,
 	return 0;
 }
 
-/* Out of the spool, or kept there for the snapshot that is due. */
+/* Has it left the spool?  If only the sync of that failed, it has. */
+static bool has_left(struct uploader_db *db, uint64_t txid)
+{
+	uint64_t first, last;
+
+	return spool_range(db->spool, &first, &last) == 0 &&
+	       (first == 0 || first > txid);
+}
+
+/*
+ * Out of the spool, or kept there for the snapshot that is due.  A failed sync
+ * is told, and the next turn goes on behind the batch: should it come back
+ * after a power loss, its slot has the same bytes (R13).
+ */
 static int settle(struct uploader *u, struct uploader_db *db,
 		  const struct batch *batch)
 {
@@ -279,13 +292,13 @@ static int settle(struct uploader *u, struct uploader_db *db,
 	int rc = owes ? spool_keep(db->spool, txid) :
 			spool_remove(db->spool, txid);
 
-	if (rc < 0)
+	if (rc < 0 && !has_left(db, txid))
 		return rc;
 	db->owes |= owes;
 	db->passed++;
 	db->settled = txid;
 	db->before = batch->header;
-	return 0;
+	return rc;
 }
 
 /* Slot, and only then out of the spool. */

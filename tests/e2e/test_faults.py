@@ -6,6 +6,7 @@ through the mount, with the same faults.
 import json
 import os
 import sqlite3
+import subprocess
 import sys
 
 import pytest
@@ -97,11 +98,28 @@ def test_a_state_directory_that_fails_is_nothing_to_the_application(
         outcomes = run_client(d, data / "app.db", "data/.litebucket/*", journal,
                               [(operations, error, "", 0, EVER)])
         assert outcomes == ["ok"] * 11
-        assert check_bucket(file_bucket, work, data / "app.db") == list(range(11))
+        try:
+            assert check_bucket(file_bucket, work, data / "app.db") == list(range(11))
+        except subprocess.TimeoutExpired:
+            print(data.log_text(), litebucket("status", data.point).stdout)
+            raise
     # One line when it began, one when it was over.
     lines = [line for line in data.log_text().splitlines() if "db=app.db" in line]
     assert len([line for line in lines if "level=info" not in line]) == 1, lines
     assert len(lines) == 2 and "uploading again" in lines[-1], lines
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_one_failed_sync_of_the_spool_stops_no_upload(file_bucket, mount, work, disk, skip):
+    """It is synced when a batch comes and when it goes, in turns."""
+    d = disk()
+    data = mount(file_bucket, "--upload-interval", "0", name="disk/data")
+    data.log = work / "data.log"
+    with data:
+        outcomes = run_client(d, data / "app.db", "data/.litebucket/db/*/spool", "wal",
+                              [("fsync", "EIO", "", skip, 1)])
+        assert outcomes == ["ok"] * 11
+        assert check_bucket(file_bucket, work, data / "app.db") == list(range(11))
 
 
 def databases_told(data):
