@@ -51,6 +51,9 @@ static struct {
 	atomic_uint_least64_t pages_read; /* of capture, whole ones */
 } between;
 
+/* Held while something happens in between. */
+static pthread_mutex_t between_lock = PTHREAD_MUTEX_INITIALIZER;
+
 static _Thread_local bool is_between;
 static _Thread_local bool is_app; /* the database of the run */
 static _Thread_local uint64_t read_here;
@@ -114,13 +117,23 @@ ssize_t pread64(int fd, void *data, size_t n, off64_t offset)
 	}
 	while (between.in_run && !atomic_load(&between.go))
 		clock_sleep_ms(1);
+	(void)pthread_mutex_lock(&between_lock);
 	in_run = between.in_run;
 	if (in_run) {
 		is_between = true;
 		in_run(w);
 		is_between = false;
 	}
+	(void)pthread_mutex_unlock(&between_lock);
 	return rc;
+}
+
+/* And what is under way has come to its end. */
+static void nothing_in_between(void)
+{
+	(void)pthread_mutex_lock(&between_lock);
+	between.in_run = NULL;
+	(void)pthread_mutex_unlock(&between_lock);
 }
 
 /* ------------------------------------------------------------- the world */
@@ -206,7 +219,7 @@ static int tear_down(void **state)
 	struct world *w = *state;
 	char command[128];
 
-	between.in_run = NULL;
+	nothing_in_between();
 	atomic_store(&between.go, false);
 	stop(w);
 	atomic_store(&between.world, NULL);
@@ -348,7 +361,7 @@ static void commits_in_the_middle_of_every_run_disturb_nothing(void **state)
 		sql(w, "SELECT 1");
 		atomic_store(&between.go, true);
 		settle(w);
-		between.in_run = NULL;
+		nothing_in_between();
 		/* What is touched is not read again. */
 		assert_in_range(atomic_load(&between.runs), 1,
 				status_of(w).commit / 2 + 10);
@@ -447,7 +460,7 @@ static void what_changes_every_page_begins_it_again(void **state)
 		atomic_store(&between.go, true);
 		settle(w);
 		assert_true(atomic_load(&between.runs) >= 3);
-		between.in_run = NULL;
+		nothing_in_between();
 		check(w);
 		(void)tear_down(&other);
 	}
@@ -604,7 +617,7 @@ static void huge_transactions_without_a_pause_are_sealed(void **state)
 		sealed = capture_seal(w->capture, "app.db", NULL) == 1;
 	}
 	assert_true(sealed);
-	between.in_run = NULL;
+	nothing_in_between();
 	check(w);
 }
 
@@ -738,7 +751,7 @@ static void one_large_database_does_not_keep_the_others(void **state)
 	}
 	assert_true(status_of(w).comparing);
 	assert_in_range(status_of(w).compared, 1, status_of(w).commit - 1);
-	between.in_run = NULL;
+	nothing_in_between();
 	check(w);
 }
 
@@ -887,7 +900,7 @@ static void writes_without_a_journal_in_the_middle_of_every_run_are_found(void *
 	atomic_store(&between.go, true);
 	for (int i = 0; i < 200 && status_of(w).resync; i++)
 		clock_sleep_ms(5);
-	between.in_run = NULL;
+	nothing_in_between();
 	if (!sqlite3_get_autocommit(w->db))
 		sql(w, "COMMIT");
 	check(w);
@@ -1019,7 +1032,7 @@ static void a_copy_over_a_database_is_one_batch(void **state)
 	atomic_store(&between.go, true);
 	clock_sleep_ms(200);
 	assert_int_equal(capture_seal(w->capture, "app.db", NULL), 0);
-	between.in_run = NULL;
+	nothing_in_between();
 	for (int i = 0; i < 200; i++)
 		copy_a_piece(w);
 	assert_int_equal(capture_truncate(copy_file, copy_to, copy_at), 0);

@@ -113,12 +113,20 @@ static bool is_dropped_at(const char *db, uint64_t txid)
 	return has_line(db, &entry) && entry.dropped && entry.txid == txid;
 }
 
+static uint64_t sealed_by_now(struct made_up_db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&h.lock);
+
+	(void)held;
+	return db->sealed ? db->sealed : 1;
+}
+
 static struct made_up_db *add_with_commit(const char *path)
 {
 	struct made_up_db *db = add_new(path);
 
 	commit(db);
-	assert_int_equal(wait_for(db, db->sealed ? db->sealed : 1), 0);
+	assert_int_equal(wait_for(db, sealed_by_now(db)), 0);
 	return db;
 }
 
