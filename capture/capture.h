@@ -103,6 +103,13 @@ struct capture_config {
 	 */
 	void (*interrupted)(void *arg, const char *path);
 
+	/*
+	 * The verb of our own program that calls capture_play() in a process
+	 * of its own.  A fork of a process that has threads may do nothing but
+	 * exec: their locks stay locked in it.  NULL: there are no threads.
+	 */
+	const char *player;
+
 	void *arg;
 
 	/* How long a file that SQLite does not write must rest; 0: 1 s (D9). */
@@ -127,6 +134,12 @@ struct capture_config {
  * directory cannot be made.
  */
 int capture_open(const struct capture_config *config, struct capture **ret);
+
+/*
+ * What that process does: let SQLite play back the journal of the database at
+ * path, below the working directory, as the file's owner.  Its exit status.
+ */
+int capture_play(const char *path);
 
 /*
  * Seal what is committed, and note that all was left clean.  No file of the

@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <grp.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -70,18 +71,52 @@ static int become(const struct stat *owner)
 	return 0;
 }
 
-/*
- * The path goes through the directory's descriptor, because a mount may come
- * to lie over its name.
- */
-static _Noreturn void child(struct capture *c, const char *path)
+int capture_play(const char *path)
 {
 	struct stat st;
 
-	if (fstatat(c->config.dirfd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    fchdir(c->config.dirfd) < 0 || become(&st) < 0)
-		_exit(1);
-	_exit(open_once(path));
+	if (lstat(path, &st) < 0 || become(&st) < 0)
+		return 1;
+	return open_once(path);
+}
+
+/* The path goes through the directory's descriptor: a mount may lie over it. */
+static int prepare(posix_spawn_file_actions_t *actions, int dirfd)
+{
+	int rc = posix_spawn_file_actions_addfchdir_np(actions, dirfd);
+
+	return rc ? rc : posix_spawn_file_actions_addclosefrom_np(actions, 3);
+}
+
+/* No environment goes with it: it needs none, and may not see what ours has. */
+static int start_player(struct capture *c, const char *path, pid_t *ret)
+{
+	char *argv[] = { (char *)"litebucket", (char *)c->config.player,
+			 (char *)path, NULL };
+	char *environment[] = { NULL };
+	posix_spawn_file_actions_t actions;
+	int rc = posix_spawn_file_actions_init(&actions);
+
+	if (rc == 0)
+		rc = prepare(&actions, c->config.dirfd);
+	if (rc == 0)
+		rc = posix_spawn(ret, "/proc/self/exe", &actions, NULL, argv,
+				 environment);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	return rc ? error_set(-rc, "starting a process for '%s': %s", path,
+			      strerror(rc)) :
+		    0;
+}
+
+/* Of a process with one thread only, as tests are. */
+static int fork_player(struct capture *c, const char *path, pid_t *ret)
+{
+	*ret = fork();
+	if (*ret < 0)
+		return error_errno("starting a process for '%s'", path);
+	if (*ret == 0)
+		_exit(fchdir(c->config.dirfd) < 0 ? 1 : capture_play(path));
+	return 0;
 }
 
 static int open_journal(struct capture *c, const char *path)
@@ -122,7 +157,7 @@ static bool names_super_journal(int fd)
 int recover_journal(struct capture *c, const char *path)
 {
 	AUTO(fd) int journal = open_journal(c, path);
-	int status;
+	int status, rc;
 	pid_t pid;
 
 	if (journal < 0 || !journal_is_live(journal))
@@ -136,11 +171,10 @@ int recover_journal(struct capture *c, const char *path)
 	}
 	log_info("a transaction was interrupted; SQLite plays its journal back",
 		 "db=%s", log_quote(path));
-	pid = fork();
-	if (pid < 0)
-		return error_errno("starting a process for '%s'", path);
-	if (pid == 0)
-		child(c, path);
+	rc = c->config.player ? start_player(c, path, &pid) :
+				fork_player(c, path, &pid);
+	if (rc < 0)
+		return rc;
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return error_errno("waiting for SQLite");

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "capture/capture.h"
 #include "cli/helper.h"
 #include "cli/report.h"
 
@@ -175,6 +176,8 @@ int cli_main(int argc, char **argv)
 		return version();
 	if (!strcmp(name, HELPER_VERB))
 		return helper_main();
+	if (!strcmp(name, PLAYER_VERB) && argc == 3)
+		return capture_play(argv[2]);
 	verb = find_verb(name);
 	if (!verb)
 		return unknown_verb(name);

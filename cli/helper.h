@@ -26,8 +26,9 @@
 #include "base/cleanup.h"
 #include "fuse/control.h"
 
-/* The verb that nobody types. */
+/* Verbs that nobody types: this one, and that of capture_config.player. */
 #define HELPER_VERB "helper"
+#define PLAYER_VERB "play-journal"
 
 struct helper;
 

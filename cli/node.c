@@ -335,6 +335,7 @@ static int open_capture(struct node *n)
 		.spool_max = n->config.spool_max,
 		.writer = writer,
 		.interrupted = interrupted,
+		.player = PLAYER_VERB,
 		.arg = n,
 	};
 
