@@ -131,7 +131,8 @@ def pretend_large(data, size):
         hashes.seek(old * 8)
         hashes.write(struct.pack("<Q", 1) * (pages - old))
     info = file.stat()
-    for key, value in [("commit", pages), ("checksum", f"{checksum + pages - old:016x}"),
+    checksum = f"{checksum + pages - old:016x}"
+    for key, value in [("commit", pages), ("checksum", checksum), ("known", checksum),
                        ("main-size", size), ("main-mtime-ns", info.st_mtime_ns),
                        ("main-ctime-ns", info.st_ctime_ns)]:
         text = re.sub(rf"^{key}=.*$", f"{key}={value}", text, flags=re.M)
