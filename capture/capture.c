@@ -379,18 +379,29 @@ static void wait_until(struct capture *c, int64_t due_ms)
 					     &until);
 }
 
+/* Who was in the way of making room is done by then. */
+enum { ROOM_AGAIN_MS = 200 };
+
+static int64_t min_ms(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 static void *settle_loop(void *arg)
 {
 	struct capture *c = arg;
 
 	(void)pthread_mutex_lock(&c->rest_lock);
 	while (!c->stopping) {
+		bool again;
 		int64_t due;
 
 		c->rest_woken = false;
 		(void)pthread_mutex_unlock(&c->rest_lock);
-		room_check(c);
+		again = room_check(c);
 		due = settle_due(c);
+		if (again)
+			due = min_ms(due, clock_monotonic_ms() + ROOM_AGAIN_MS);
 		(void)pthread_mutex_lock(&c->rest_lock);
 		if (!c->rest_woken && !c->stopping)
 			wait_until(c, due);

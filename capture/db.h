@@ -504,9 +504,9 @@ void db_leave_room(struct db *db, uint64_t bytes);
 
 /*
  * After a start, and once a database is held no more: if the spools hold more
- * than they may.
+ * than they may.  True: somebody was in the way; again in a while.
  */
-void room_check(struct capture *c);
+bool room_check(struct capture *c);
 
 /* ----------------------------------------------------------- merge.c */
 

@@ -50,49 +50,67 @@ static bool may_change(struct db *db)
 	return !atomic_load(&db->held);
 }
 
-/* One database that cannot be merged does not keep the others. */
-static void merge_until(struct capture *c, uint64_t bytes, bool always)
+/*
+ * One database that cannot be merged does not keep the others.  True: one was
+ * busy, and it may be possible in a while.
+ */
+static bool merge_until(struct capture *c, uint64_t bytes, bool always)
 {
+	bool busy = false;
 	struct db **all;
 	size_t n;
 
 	if (table_all(c, &all, &n) < 0)
-		return;
+		return true;
 	for (size_t i = 0; i < n && is_over(&c->budget, bytes); i++) {
 		int rc = may_change(all[i]) ? db_merge(all[i], always) : 0;
 
-		if (rc < 0 && rc != -EBUSY && rc != -ENOENT)
+		if (rc == -EBUSY)
+			busy = true;
+		else if (rc < 0 && rc != -ENOENT)
 			log_warn("no room made in the spool", "db=%s error=%s",
 				 log_quote(all[i]->path),
 				 log_quote(error_message()));
 	}
 	table_release_all(c, all, n);
+	return busy;
 }
 
-static void give_up_until(struct capture *c)
+/* True: as above. */
+static bool give_up_until(struct capture *c)
 {
+	bool busy = false;
 	struct db **all;
 	size_t n;
 
 	if (table_all(c, &all, &n) < 0)
-		return;
+		return true;
 	for (size_t i = 0; i < n && is_over(&c->budget, 0); i++)
-		if (may_change(all[i]))
-			(void)db_give_up(all[i]);
+		if (may_change(all[i]) && db_give_up(all[i]) == -EBUSY)
+			busy = true;
 	table_release_all(c, all, n);
+	return busy;
 }
 
-/* Only one at a time, and nobody waits for who does. */
+/*
+ * One at a time.  Who comes second waits: what the first one makes is often
+ * enough, and without waiting it would be refused although there is room to be
+ * made.
+ */
 static void make_room(struct capture *c, uint64_t bytes)
 {
-	if (pthread_mutex_trylock(&c->room_lock) != 0)
-		return;
-	merge_until(c, bytes, false);
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->room_lock);
+	bool busy = false;
+
+	if (is_over(&c->budget, bytes))
+		busy = merge_until(c, bytes, false);
 	if (is_over(&c->budget, 0))
-		merge_until(c, 0, true);
+		busy |= merge_until(c, 0, true);
 	if (is_over(&c->budget, 0))
-		give_up_until(c);
-	(void)pthread_mutex_unlock(&c->room_lock);
+		busy |= give_up_until(c);
+	/* Somebody sealed or sent just then: the settling thread comes again. */
+	if (busy && is_over(&c->budget, 0))
+		atomic_store(&c->room_due, true);
 }
 
 static int refuse(struct capture *c)
@@ -148,11 +166,12 @@ void db_leave_room(struct db *db, uint64_t bytes)
 	atomic_fetch_sub(&db->capture->budget.used, bytes);
 }
 
-void room_check(struct capture *c)
+bool room_check(struct capture *c)
 {
 	if (atomic_exchange(&c->room_due, false) && c->budget.max &&
 	    is_over(&c->budget, 0))
 		make_room(c, 0);
+	return atomic_load(&c->room_due);
 }
 
 void capture_spool_status(struct capture *c, struct capture_spool *ret)
