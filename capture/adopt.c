@@ -104,6 +104,28 @@ int capture_look(struct capture *c, const char *path, struct capture_state *ret)
 	return 0;
 }
 
+int capture_find_again(struct capture *c, const char *path,
+		       struct capture_found *ret)
+{
+	struct db *db = NULL;
+	int rc = find_held(c, path, &db);
+
+	if (rc < 0)
+		return rc;
+	(void)pthread_mutex_lock(&db->lock);
+	rc = capture_attach(db);
+	*ret = (struct capture_found){
+		.path = db->path,
+		.spool = db->spool,
+		.txid = db->position.txid,
+		.dbsum = db->position.dbsum,
+		.behind = ret->behind,
+	};
+	(void)pthread_mutex_unlock(&db->lock);
+	capture_release(c, db);
+	return rc;
+}
+
 /* -------------------------------------------------- 1: second names */
 
 static int sync_dir(int fd)
@@ -382,8 +404,11 @@ static struct position position_of(const struct db *db,
 	return p;
 }
 
-/* Know of the database what is on the disk now.  Lock held. */
-static int read_again(struct db *db)
+/*
+ * What is known of the database is on the disk alone, until it is attached
+ * again: that carries out what was decided and could not be done.  Lock held.
+ */
+static void forget(struct db *db)
 {
 	db_detach(db);
 	db->position = (struct position){ 0 };
@@ -394,7 +419,6 @@ static int read_again(struct db *db)
 	db_forget_wal(db);
 	atomic_store(&db->wal_in_use, false);
 	atomic_store(&db->wal_touched, false);
-	return capture_attach(db);
 }
 
 static int adopt_locked(struct db *db, int dirfd, const char *name,
@@ -415,7 +439,8 @@ static int adopt_locked(struct db *db, int dirfd, const char *name,
 		return rc;
 	FAILPOINT("adopt-decided");
 	rc = carry_out(db, marker);
-	return rc < 0 ? rc : read_again(db);
+	forget(db);
+	return rc < 0 ? rc : capture_attach(db);
 }
 
 static int adopt(struct capture *c, const char *path, int dirfd,

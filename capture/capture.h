@@ -261,6 +261,15 @@ int capture_look(struct capture *c, const char *path,
 		 struct capture_state *ret);
 
 /*
+ * What is known of a database that is held, as capture_config.found was told;
+ * behind of ret stays as it is.  After an adopting that failed the spool may be
+ * another, and what was decided before is carried out first: if that is not
+ * possible yet, so is nothing else with this database.
+ */
+int capture_find_again(struct capture *c, const char *path,
+		       struct capture_found *ret);
+
+/*
  * The log's last state is this one, and the next batch follows it.  If the
  * files hold just that, nothing else is to be sent; otherwise the next batch
  * has all pages.  What is in the spool is set aside, unless the state is the

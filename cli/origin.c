@@ -61,13 +61,18 @@ static int look_at_spool(struct origin *o)
 	return rc;
 }
 
+static int know(struct origin *o, const struct capture_found *found)
+{
+	o->spool = found->spool;
+	o->txid = found->txid;
+	o->dbsum = found->dbsum;
+	return look_at_spool(o);
+}
+
 int origin_init(struct origin *o, const struct capture_found *found)
 {
 	*o = (struct origin){
 		.path = strdup(found->path),
-		.spool = found->spool,
-		.txid = found->txid,
-		.dbsum = found->dbsum,
 		.behind = found->behind,
 	};
 	if (!o->path)
@@ -75,7 +80,16 @@ int origin_init(struct origin *o, const struct capture_found *found)
 	/* A name that is not replicated; the uploader says why. */
 	if (archive_escape(o->path, o->key) < 0)
 		o->key[0] = '\0';
-	return look_at_spool(o);
+	return know(o, found);
+}
+
+/* An earlier try may have changed it, and failed then. */
+static int know_again(const struct decision *d)
+{
+	struct capture_found found = { 0 };
+	int rc = capture_find_again(d->config->capture, d->o->path, &found);
+
+	return rc < 0 ? rc : know(d->o, &found);
 }
 
 void origin_cleanup(struct origin *o)
@@ -171,9 +185,7 @@ static int replace(const struct decision *d,
 	if (rc < 0)
 		return rc;
 	d->o->replaced = true;
-	d->o->txid = state.txid;
-	d->o->dbsum = state.dbsum;
-	return 0;
+	return know_again(d);
 }
 
 /* ------------------------------------------------ older than its position */
@@ -439,13 +451,15 @@ static int decide_by_bucket(struct decision *d)
 int origin_decide(const struct origin_config *config, struct origin *o)
 {
 	struct decision d = { .config = config, .o = o };
-	int rc = 0;
+	int rc = know_again(&d);
 
+	if (rc < 0)
+		return rc;
 	if (o->behind)
 		rc = roll_to_position(&d);
 	/* As it is: what differs from what was captured is a change. */
 	if (rc < 0 && config->adopt == ADOPT_LOCAL)
-		rc = 0;
+		rc = know_again(&d);
 	return rc < 0 ? rc : decide_by_bucket(&d);
 }
 

@@ -257,6 +257,40 @@ static void a_file_that_differs_is_sent_whole_behind_the_log(void **state)
 	assert_int_equal((off_t)header_of(w, 8).commit * 4096, st.st_size);
 }
 
+/* As if pages could not be opened: a directory is in its place. */
+static void one_that_could_not_be_adopted_is_found_again(void **state)
+{
+	struct world *w = *state;
+	struct capture_found found = { 0 };
+	struct capture_state at;
+	uint64_t txid, first, last;
+	char command[256];
+
+	start(w);
+	at = look(w);
+	(void)snprintf(command, sizeof(command),
+		       "cd '%s'/.litebucket/db/* && rm -f pages && mkdir pages",
+		       w->dir);
+	assert_int_equal(system(command), 0);
+	assert_true(capture_adopt(w->capture, "app.db", &at) < 0);
+	assert_true(capture_find_again(w->capture, "app.db", &found) < 0);
+	assert_null(found.spool);
+
+	(void)snprintf(command, sizeof(command),
+		       "rmdir '%s'/.litebucket/db/*/pages", w->dir);
+	assert_int_equal(system(command), 0);
+	assert_int_equal(capture_find_again(w->capture, "app.db", &found), 0);
+	assert_int_equal(found.txid, 7);
+	assert_int_equal(found.dbsum, at.dbsum);
+	assert_int_equal(spool_range(found.spool, &first, &last), 0);
+	assert_int_equal(first, 0);
+	assert_int_equal(capture_let_go(w->capture, "app.db"), 0);
+	assert_int_equal(w->confirmed, 7);
+	settle(w, &txid);
+	assert_int_equal(txid, 7);
+	assert_true(capture_find_again(w->capture, "app.db", &found) < 0);
+}
+
 static void behind_a_drop_it_goes_on_with_all_pages(void **state)
 {
 	struct world *w = *state;
@@ -531,6 +565,7 @@ int main(void)
 		ADOPT_TEST(one_that_is_held_is_left_alone),
 		ADOPT_TEST(what_the_log_has_is_not_sent_again),
 		ADOPT_TEST(a_file_that_differs_is_sent_whole_behind_the_log),
+		ADOPT_TEST(one_that_could_not_be_adopted_is_found_again),
 		ADOPT_TEST(behind_a_drop_it_goes_on_with_all_pages),
 		ADOPT_TEST(what_is_replaced_is_kept_with_its_wal),
 		ADOPT_TEST(a_kill_leaves_the_old_or_leads_to_the_new),
