@@ -701,9 +701,12 @@ static void get_waits(struct db *db, struct capture_status *ret)
 			       db->waits);
 }
 
-/* False for a file that is no database. */
+/* False for a file that is no database, and for one that is not taken up yet. */
 static bool get_status(struct db *db, struct capture_status *ret)
 {
+	/* Who adopts a state for it has the lock for as long as that takes. */
+	if (atomic_load(&db->held))
+		return false;
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
 
 	memset(ret, 0, sizeof(*ret));
@@ -718,7 +721,7 @@ static bool get_status(struct db *db, struct capture_status *ret)
 	get_waits(db, ret);
 	ret->dropped = db->position.dropped && db->page_size == 0;
 	(void)snprintf(ret->error, sizeof(ret->error), "%s", db->error);
-	return (db->spool && !atomic_load(&db->held)) || db->error[0];
+	return db->spool || db->error[0];
 }
 
 static int compare_paths(const void *a, const void *b)

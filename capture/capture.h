@@ -39,6 +39,9 @@
 
 #include "base/cleanup.h"
 
+/* There is no database in the main file (yet, or any more), or no file. */
+#define ERR_NO_DATABASE ENOMEDIUM
+
 struct capture;
 struct capture_file;
 struct spool;

@@ -27,7 +27,7 @@ struct content {
 	uint64_t dbsum;
 };
 
-/* -ENOENT; -ERR_NO_DATABASE (capture/db.h): it is something else. */
+/* -ENOENT; -ERR_NO_DATABASE (capture/capture.h): it is something else. */
 int content_open(int dirfd, const char *path, struct content *ret);
 
 /* Hash every page: 8 bytes of memory for each. */

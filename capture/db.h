@@ -106,9 +106,6 @@
 #include "capture/wal.h"
 #include "ltx/header.h"
 
-/* There is no database in the main file (yet, or any more), or no file. */
-#define ERR_NO_DATABASE ENOMEDIUM
-
 /* Pages written since they were last looked at. */
 struct dirty {
 	struct pgmap pages;

@@ -50,6 +50,15 @@ static bool may_change(struct db *db)
 	return !atomic_load(&db->held);
 }
 
+/* rc: how a try ended.  True: somebody was in the way, for now. */
+static bool note(const struct db *db, int rc)
+{
+	if (rc < 0 && rc != -EBUSY && rc != -ENOENT)
+		log_warn("no room made in the spool", "db=%s error=%s",
+			 log_quote(db->path), log_quote(error_message()));
+	return rc == -EBUSY;
+}
+
 /*
  * One database that cannot be merged does not keep the others.  True: one was
  * busy, and it may be possible in a while.
@@ -62,16 +71,9 @@ static bool merge_until(struct capture *c, uint64_t bytes, bool always)
 
 	if (table_all(c, &all, &n) < 0)
 		return true;
-	for (size_t i = 0; i < n && is_over(&c->budget, bytes); i++) {
-		int rc = may_change(all[i]) ? db_merge(all[i], always) : 0;
-
-		if (rc == -EBUSY)
-			busy = true;
-		else if (rc < 0 && rc != -ENOENT)
-			log_warn("no room made in the spool", "db=%s error=%s",
-				 log_quote(all[i]->path),
-				 log_quote(error_message()));
-	}
+	for (size_t i = 0; i < n && is_over(&c->budget, bytes); i++)
+		busy |= note(all[i],
+			     may_change(all[i]) ? db_merge(all[i], always) : 0);
 	table_release_all(c, all, n);
 	return busy;
 }
@@ -86,8 +88,7 @@ static bool give_up_until(struct capture *c)
 	if (table_all(c, &all, &n) < 0)
 		return true;
 	for (size_t i = 0; i < n && is_over(&c->budget, 0); i++)
-		if (may_change(all[i]) && db_give_up(all[i]) == -EBUSY)
-			busy = true;
+		busy |= note(all[i], may_change(all[i]) ? db_give_up(all[i]) : 0);
 	table_release_all(c, all, n);
 	return busy;
 }

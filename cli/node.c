@@ -154,6 +154,14 @@ static void appeared(void *arg, const char *path, struct spool *spool,
 		hand_over(n, db);
 }
 
+/* Number i; NULL: there are not so many.  The list may grow meanwhile. */
+static struct node_db *nth(struct node *n, size_t i)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+	return i < n->n_dbs ? n->dbs[i] : NULL;
+}
+
 /*
  * Give what appeared during capture_open() to the uploader; only now can that
  * call back, because only now is there a capture.
@@ -169,7 +177,7 @@ static void join_databases(struct node *n)
 		found = n->n_dbs;
 	}
 	for (size_t i = 0; i < found; i++)
-		hand_over(n, n->dbs[i]);
+		hand_over(n, nth(n, i));
 }
 
 static void forget_databases(struct node *n)
@@ -229,10 +237,9 @@ static void changed_outside(void *arg, const char *path)
 
 static const char *nth_database(void *arg, size_t i)
 {
-	struct node *n = arg;
-	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+	struct node_db *db = nth(arg, i);
 
-	return i < n->n_dbs ? n->dbs[i]->path : NULL;
+	return db ? db->path : NULL;
 }
 
 void node_init(struct node *n, const struct node_config *config)
@@ -475,8 +482,10 @@ static void unmount(struct node *n)
 
 static void report_spools(struct node *n)
 {
-	for (size_t i = 0; i < n->n_dbs; i++) {
-		const char *path = n->dbs[i]->path;
+	struct node_db *db;
+
+	for (size_t i = 0; (db = nth(n, i)); i++) {
+		const char *path = db->path;
 		struct uploader_status status;
 
 		if (uploader_status(n->uploader, path, &status) < 0 ||

@@ -84,7 +84,7 @@ struct node {
 	size_t n_found; /* databases at the start */
 	char temp_dir[64]; /* on the databases' own disk */
 
-	pthread_mutex_t lock; /* guards all below; held for no call */
+	pthread_mutex_t lock; /* guards all below; held for calls that only wake somebody */
 	struct mount *mount;
 	bool mounted; /* at some time; something may have been written */
 	bool joined; /* what appears from now on goes to the uploader at once */

@@ -56,9 +56,7 @@ static int look_at_spool(struct origin *o)
 	if (rc < 0)
 		return rc;
 	o->first_node = header.node_id;
-	rc = spooled_header(o->spool, last, &header);
-	o->last_node = header.node_id;
-	return rc;
+	return 0;
 }
 
 static int know(struct origin *o, const struct capture_found *found)
@@ -180,12 +178,11 @@ static int replace(const struct decision *d,
 	int rc;
 
 	incoming_name(d, name);
+	/* Also if it fails: the rest may be done by the next try. */
+	d->o->replaced = true;
 	rc = capture_replace(d->config->capture, d->o->path,
 			     d->config->incoming_fd, name, &state);
-	if (rc < 0)
-		return rc;
-	d->o->replaced = true;
-	return know_again(d);
+	return rc < 0 ? rc : know_again(d);
 }
 
 /* ------------------------------------------------ older than its position */
@@ -409,9 +406,10 @@ static int decide_by_content(struct decision *d)
 	int rc = capture_look(d->config->capture, d->o->path, &d->local);
 
 	/* Not a database any more: capture finds that out by itself. */
-	if (rc < 0)
+	if (rc == -ENOENT || rc == -ERR_NO_DATABASE)
 		return 0;
-	rc = find_head_sum(d);
+	if (rc == 0)
+		rc = find_head_sum(d);
 	if (rc < 0)
 		return rc;
 	head = head_state(d);

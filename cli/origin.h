@@ -21,9 +21,9 @@ struct origin {
 	uint64_t txid;		  /* position; 0: none */
 	uint64_t dbsum;
 	uint64_t first;		  /* TXID in the spool; 0: it is empty */
-	uint64_t first_node, last_node; /* that wrote the first, and txid's */
+	uint64_t first_node;	  /* that wrote it */
 	bool behind;
-	bool replaced;		  /* the file is another than it was found */
+	bool replaced;		  /* the file may be another than it was found */
 };
 
 struct origin_config {

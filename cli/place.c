@@ -49,7 +49,8 @@ static int check_unmounted(const char *directory)
 	AUTO(buf) struct buf reply = BUF_INIT(STATUS_MAX);
 	int rc = control_call(directory, CONTROL_STATUS, &reply);
 
-	if (rc < 0 && rc != -EFBIG)
+	/* One that has too much to do, or is about to end, is one as well. */
+	if (rc < 0 && rc != -EFBIG && rc != -EAGAIN && rc != -ESHUTDOWN)
 		return 0;
 	return error_set(-EBUSY,
 			 "it is in a litebucket mount already; see "

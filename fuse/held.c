@@ -118,6 +118,9 @@ bool held_admits(fuse_req_t req, const struct held_args *args, bool below,
 	if (!m->config.admit)
 		return true;
 	rc = ask(m, args, below);
+	/* Who waits keeps the mount busy, and at its end nobody decides. */
+	if (rc == -EAGAIN && atomic_load(&m->stops))
+		rc = -EBUSY;
 	/* libfuse would call interrupted() at once, and then touch req. */
 	if (rc == -EAGAIN && fuse_req_interrupted(req))
 		rc = -EINTR;
