@@ -10,6 +10,7 @@
 #include "base/io.h"
 #include "base/stream.h"
 #include "bucket/http_error.h"
+#include "bucket/patience.h"
 
 #include "bucket/http.h"
 
@@ -203,10 +204,20 @@ static size_t on_write(char *data, size_t one, size_t size, void *arg)
 	return x->rc == 0 ? size : 0;
 }
 
+/* Called all the time, and each second while nothing moves. */
+static int on_progress(void *arg, curl_off_t to_get, curl_off_t got,
+		       curl_off_t to_put, curl_off_t put)
+{
+	struct exchange *x = arg;
+
+	if (x->rc == 0)
+		x->rc = bucket_patience();
+	return x->rc < 0;
+}
+
 static void set_limits(const struct http *http, CURL *curl)
 {
 	(void)curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-	(void)curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 1L);
 	(void)curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR,
 			       http->plain ? "http" : "https");
 	(void)curl_easy_setopt(curl, CURLOPT_HTTP_VERSION,
@@ -236,6 +247,9 @@ static void set_callbacks(CURL *curl, struct exchange *x)
 	(void)curl_easy_setopt(curl, CURLOPT_WRITEDATA, x);
 	(void)curl_easy_setopt(curl, CURLOPT_READFUNCTION, on_read);
 	(void)curl_easy_setopt(curl, CURLOPT_READDATA, x);
+	(void)curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+	(void)curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+	(void)curl_easy_setopt(curl, CURLOPT_XFERINFODATA, x);
 }
 
 /*
@@ -318,14 +332,16 @@ int http_exchange(struct http *http, const struct http_request *request,
 		  struct http_response *ret)
 {
 	struct exchange x = {
-		.curl = take_handle(http),
 		.request = request,
 		.response = ret,
 	};
-	int rc;
+	int rc = bucket_patience();
 
 	ret->headers.limit = HEADERS_MAX;
 	ret->body.limit = BODY_MAX;
+	if (rc < 0)
+		return rc;
+	x.curl = take_handle(http);
 	if (!x.curl)
 		x.curl = curl_easy_init();
 	if (!x.curl)

@@ -116,8 +116,12 @@ int bucket_probe_conditions(struct bucket *b, unsigned *ret_caps)
 		char why[ERROR_MESSAGE_SIZE];
 
 		(void)snprintf(why, sizeof(why), "%s", error_message());
-		/* It may not even exist; the first failure is what counts. */
-		(void)bucket_remove(b, keys, 1);
+		/*
+		 * It may not even exist; the first failure is what counts.  A
+		 * store that does not answer would not answer this either.
+		 */
+		if (!bucket_transient(rc))
+			(void)bucket_remove(b, keys, 1);
 		return error_set(rc, "trying out conditional writes: %s", why);
 	}
 	rc = bucket_remove(b, keys, 1);

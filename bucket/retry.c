@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/stream.h"
 #include "bucket/bucket.h"
+#include "bucket/patience.h"
 
 #include "bucket/retry.h"
 
@@ -41,20 +42,24 @@ static void pause_before_next(const struct retry *r, unsigned n)
 	if (bound < 0)
 		bound = 0;
 	io_random(&random, sizeof(random));
-	r->config.sleep_ms((int64_t)(random % ((uint64_t)bound + 1)));
+	bucket_patience_sleep(r->config.sleep_ms,
+			      (int64_t)(random % ((uint64_t)bound + 1)));
 }
 
 /*
  * Shall try number *n, which ended with rc, be followed by another?  If so,
- * wait, and count.
+ * wait, and count.  Not for a thread whose patience is over.
  */
 static bool again(const struct retry *r, const char *what, int rc, unsigned *n)
 {
-	if (!bucket_transient(rc) || *n + 1 >= r->config.tries)
+	if (!bucket_transient(rc) || *n + 1 >= r->config.tries ||
+	    bucket_patience_is_over())
 		return false;
 	log_debug("trying again", "op=%s bucket=%s try=%u error=%s", what,
 		  log_quote(r->bucket.url), *n + 2, log_quote(error_message()));
 	pause_before_next(r, *n);
+	if (bucket_patience_is_over())
+		return false;
 	(*n)++;
 	return true;
 }

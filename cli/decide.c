@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "bucket/bucket.h"
+#include "bucket/patience.h"
 #include "capture/capture.h"
 #include "cli/gate.h"
 #include "cli/origin.h"
@@ -39,11 +41,12 @@ struct decider {
 	pthread_t threads[THREADS];
 	unsigned n_threads;
 	volatile sig_atomic_t cancel;
+	atomic_bool stopping; /* the same, for the bucket */
+	_Atomic int64_t silent_until_ms;
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool stopping;		       /* guarded by lock, as are: */
-	TAILQ_HEAD(items, item) items; /* in order of due_ms */
+	TAILQ_HEAD(items, item) items; /* guarded by lock; in order of due_ms */
 };
 
 static void free_item(struct item *item)
@@ -69,7 +72,7 @@ static struct item *take(struct decider *d)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&d->lock);
 
-	while (!d->stopping) {
+	while (!atomic_load(&d->stopping)) {
 		struct item *first = TAILQ_FIRST(&d->items);
 
 		if (first && first->due_ms <= clock_monotonic_ms()) {
@@ -118,6 +121,7 @@ static void decide(struct decider *d, struct item *item)
 		.adopt = d->config.adopt,
 		.incoming_fd = d->incoming_fd,
 		.cancel = &d->cancel,
+		.silent_until_ms = &d->silent_until_ms,
 	};
 	int rc = origin_decide(&config, &item->origin);
 
@@ -142,6 +146,7 @@ static void *work(void *arg)
 	struct decider *d = arg;
 	struct item *item;
 
+	bucket_cancel_by(&d->stopping);
 	while ((item = take(d)))
 		decide(d, item);
 	return NULL;
@@ -221,7 +226,7 @@ static void stop(struct decider *d)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&d->lock);
 
-	d->stopping = true;
+	atomic_store(&d->stopping, true);
 	d->cancel = 1;
 	(void)pthread_cond_broadcast(&d->changed);
 }

@@ -27,7 +27,9 @@
  *
  * A database is held from decider_hold() on, with the gate pending, and decided
  * by one of a few threads: so a large one does not keep others waiting.  The
- * bucket is asked twice or so for each; one that is rolled forward is fetched.
+ * bucket is asked twice or so for each, for ten seconds at most; one that then
+ * did not answer is not asked about the others for a while.  A database that is
+ * rolled forward is fetched, however long that takes.
  */
 #include <stdbool.h>
 

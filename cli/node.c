@@ -8,12 +8,14 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "bucket/bucket.h"
+#include "bucket/patience.h"
 #include "bucket/url.h"
 #include "capture/capture.h"
 #include "cli/bucket_id.h"
 #include "cli/helper.h"
 #include "cli/outside.h"
 #include "cli/player.h"
+#include "cli/signals.h"
 #include "fuse/mount.h"
 #include "uploader/uploader.h"
 
@@ -375,7 +377,7 @@ static int open_outside(struct node *n)
 	return outside_new(&config, &n->outside);
 }
 
-int node_open(struct node *n)
+static int open_parts(struct node *n)
 {
 	int rc = bucket_open(n->config.bucket, true, &n->bucket);
 
@@ -389,6 +391,16 @@ int node_open(struct node *n)
 		rc = open_capture(n);
 	if (rc == 0 && !atomic_load(&n->stopping))
 		rc = open_outside(n);
+	return rc;
+}
+
+int node_open(struct node *n)
+{
+	int rc;
+
+	bucket_cancel_by(&n->stopping);
+	rc = open_parts(n);
+	bucket_cancel_by(NULL);
 	if (rc < 0)
 		return rc;
 	if (atomic_load(&n->stopping))
@@ -514,6 +526,12 @@ static int seal_and_send(struct node *n)
 	return rc;
 }
 
+/* For files to be synced on a busy disk: at the end, and more per database. */
+enum {
+	CLOSE_MS = 10000,
+	CLOSE_ONE_MS = 50,
+};
+
 int node_close(struct node *n)
 {
 	int rc = 0;
@@ -525,6 +543,8 @@ int node_close(struct node *n)
 	unmount(n);
 	if (n->mounted)
 		rc = seal_and_send(n);
+	/* The bucket's time is over; what is left is this machine's work. */
+	signals_deadline(CLOSE_MS + (int64_t)n->n_dbs * CLOSE_ONE_MS);
 	uploader_free(TAKE(n->uploader));
 	capture_close(TAKE(n->capture));
 	player_free(TAKE(n->player));

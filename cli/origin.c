@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "bucket/archive.h"
+#include "bucket/patience.h"
 #include "capture/capture.h"
 #include "ltx/header.h"
 #include "ltx/spool.h"
@@ -283,6 +285,29 @@ static int has_news(struct decision *d)
 	return rc > 0 ? find_head(d) : rc;
 }
 
+enum {
+	ASK_MS = 10000,	   /* whoever opens the database waits as long */
+	SILENT_MS = 30000, /* until it is worth asking again */
+};
+
+/* has_news(), unless the bucket takes too long for that. */
+static int ask_for_news(struct decision *d)
+{
+	_Atomic int64_t *silent_until = d->config->silent_until_ms;
+	int64_t now = clock_monotonic_ms();
+	int rc;
+
+	if (now < atomic_load(silent_until))
+		return error_set(-EAGAIN,
+				 "the bucket did not answer a moment ago");
+	bucket_wait_until(now + ASK_MS);
+	rc = has_news(d);
+	bucket_wait_until(0);
+	if (bucket_transient(rc))
+		atomic_store(silent_until, clock_monotonic_ms() + SILENT_MS);
+	return rc;
+}
+
 static struct capture_state head_state(const struct decision *d)
 {
 	return (struct capture_state){
@@ -428,7 +453,7 @@ static int decide_by_content(struct decision *d)
 static int decide_by_bucket(struct decision *d)
 {
 	struct capture_state head;
-	int rc = d->o->key[0] ? has_news(d) : 0;
+	int rc = d->o->key[0] ? ask_for_news(d) : 0;
 
 	if (rc < 0) {
 		log_warn("what the bucket has of it is not known",

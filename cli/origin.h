@@ -32,6 +32,8 @@ struct origin_config {
 	enum adopt adopt;
 	int incoming_fd;
 	const volatile sig_atomic_t *cancel;
+	/* Monotonic; the bucket did not answer, and is not asked before. */
+	_Atomic int64_t *silent_until_ms;
 };
 
 int origin_init(struct origin *o, const struct capture_found *found);

@@ -1,5 +1,6 @@
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "base/log.h"
 #include "bucket/bucket.h"
 #include "bucket/catalog.h"
+#include "bucket/patience.h"
 #include "ltx/header.h"
 #include "uploader/pace.h"
 
@@ -29,7 +31,7 @@ struct note {
 	struct catalog_entry entry;
 };
 
-/* In the order in which they were made. */
+/* One a database at most: the newest. */
 struct notes {
 	struct note *items;
 	size_t n, capacity;
@@ -39,6 +41,7 @@ struct uploader_catalog {
 	struct uploader_catalog_config config; /* constant, but not its id */
 	pthread_t thread;		       /* new's and free's */
 	bool running;			       /* likewise */
+	atomic_bool closing; /* what is under way is of no use any more */
 
 	/* The thread's own. */
 	bool warned; /* that the store does not keep If-Match */
@@ -52,7 +55,7 @@ struct uploader_catalog {
 	struct notes pending;
 	int64_t due_ms;	  /* monotonic; of pending */
 	int64_t put_ms;	  /* of the last one */
-	bool busy, closing;
+	bool busy;
 	bool draining; /* what is pending is due now */
 	unsigned failures; /* in a row */
 	char error[512];   /* of the last one, while it lasts; or the verdict */
@@ -92,8 +95,25 @@ static void notes_clear(struct notes *notes)
 	*notes = (struct notes){ 0 };
 }
 
+static struct note *notes_find(struct notes *notes, const char *db)
+{
+	for (size_t i = 0; i < notes->n; i++)
+		if (strcmp(notes->items[i].db, db) == 0)
+			return &notes->items[i];
+	return NULL;
+}
+
+/* However long the bucket is away, there are no more than databases. */
 static int notes_add(struct notes *notes, const struct note *note)
 {
+	struct note *other = notes_find(notes, note->db);
+
+	if (other) {
+		if (other->entry.txid <= note->entry.txid)
+			other->entry = note->entry;
+		free(note->db);
+		return 0;
+	}
 	if (notes->n == notes->capacity) {
 		size_t more = notes->capacity ? 2 * notes->capacity : 16;
 		void *grown = reallocarray(notes->items, more,
@@ -412,6 +432,8 @@ static void log_outcome(struct uploader_catalog *c, int rc)
 	failures = c->failures;
 	verdict = c->verdict;
 	(void)pthread_mutex_unlock(&c->lock);
+	if (rc == -ECANCELED)
+		return;
 	if (rc == 0 && failures > 0)
 		log_info("the catalog is written again", "failures=%u",
 			 failures);
@@ -482,8 +504,9 @@ static void *work(void *arg)
 {
 	struct uploader_catalog *c = arg;
 
+	bucket_cancel_by(&c->closing);
 	(void)lock(&c->lock);
-	while (!c->closing) {
+	while (!atomic_load(&c->closing)) {
 		int64_t due = next_write_ms(c);
 
 		if (due <= clock_monotonic_ms())
@@ -623,7 +646,7 @@ void uploader_catalog_free(struct uploader_catalog *c)
 	if (!c)
 		return;
 	(void)lock(&c->lock);
-	c->closing = true;
+	atomic_store(&c->closing, true);
 	(void)pthread_cond_broadcast(&c->changed);
 	(void)pthread_mutex_unlock(&c->lock);
 	if (c->running)

@@ -15,6 +15,7 @@
  * catalog has one of its own, which is never taken together with it.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -72,6 +73,7 @@ struct uploader {
 	struct uploader_config config; /* constant */
 	char *temp_dir;		       /* constant; NULL for the usual place */
 	struct uploader_catalog *catalog; /* constant */
+	atomic_bool closing; /* what is under way is of no use any more */
 	pthread_t *threads;	       /* new's and free's */
 	unsigned n_threads;
 

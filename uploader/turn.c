@@ -434,7 +434,7 @@ static const char *news(const struct uploader_db *db, enum outcome outcome,
 
 /*
  * Trouble is logged when it begins, when it turns from waiting to something
- * that a person must mend, and when it ends.  Without the lock: whoever reads
+ * that a person must mend, and when it ends; what an end cuts short is none.  Without the lock: whoever reads
  * the log may be slow.
  */
 static void log_end(const struct uploader_db *db, enum outcome outcome, int rc)
@@ -443,6 +443,8 @@ static void log_end(const struct uploader_db *db, enum outcome outcome, int rc)
 	const char *error = log_quote(error_message());
 	const char *message = news(db, outcome, is_slow(rc));
 
+	if (rc == -ECANCELED)
+		return;
 	if (rc == 0 && db->failures > 0)
 		log_info("uploading again", "db=%s failures=%u", path,
 			 db->failures);

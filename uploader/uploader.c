@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "bucket/archive.h"
 #include "bucket/bucket.h"
+#include "bucket/patience.h"
 #include "ltx/name.h"
 #include "ltx/spool.h"
 #include "uploader/catalog.h"
@@ -25,6 +26,7 @@ static void *work(void *arg)
 	struct uploader *u = arg;
 	struct queue_entry *e;
 
+	bucket_cancel_by(&u->closing);
 	(void)lock(&u->lock);
 	while ((e = queue_take(&u->queue))) {
 		struct uploader_db *db = (struct uploader_db *)e;
@@ -103,10 +105,16 @@ int uploader_new(const struct uploader_config *config, struct uploader **ret)
 	return rc;
 }
 
+/* A start does not wait longer for a store that says nothing. */
+enum { CHECK_MS = 10000 };
+
 int uploader_check(struct uploader *u)
 {
-	int rc = turn_check_store(u);
+	int rc;
 
+	bucket_wait_until(clock_monotonic_ms() + CHECK_MS);
+	rc = turn_check_store(u);
+	bucket_wait_until(0);
 	if (rc < 0 && bucket_transient(rc)) {
 		log_warn("bucket does not answer", "error=%s",
 			 log_quote(error_message()));
@@ -447,6 +455,7 @@ void uploader_free(struct uploader *u)
 {
 	if (!u)
 		return;
+	atomic_store(&u->closing, true);
 	(void)lock(&u->lock);
 	queue_close(&u->queue);
 	(void)pthread_mutex_unlock(&u->lock);

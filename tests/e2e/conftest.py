@@ -5,18 +5,21 @@ TEST_S3 (an S3 server's endpoint), TEST_JUDGES (a
 directory with `ltx` and `litestream`).  Without one of the latter two the tests
 that need it are skipped; with CI set they fail.
 """
+import copy
 import itertools
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import urllib.parse
 
 import pytest
 
 import every_way
 import faults
 import harness
+from proxy import Proxy
 
 sys.path.insert(0, str(harness.ROOT / "tests" / "lib"))
 
@@ -94,6 +97,17 @@ bucket_numbers = itertools.count(1)
 @pytest.fixture
 def s3_bucket(s3_endpoint):
     return harness.S3Bucket(s3_endpoint, f"test-{os.getpid()}-{next(bucket_numbers)}")
+
+
+@pytest.fixture
+def away(s3_bucket):
+    """The S3 bucket behind a network that can be cut."""
+    endpoint = urllib.parse.urlsplit(s3_bucket.endpoint)
+    proxy = Proxy((endpoint.hostname, endpoint.port))
+    behind = copy.copy(s3_bucket)
+    behind.url = s3_bucket.url_of("", endpoint=f"http://127.0.0.1:{proxy.port}")
+    yield behind, proxy
+    proxy.close()
 
 
 @pytest.fixture

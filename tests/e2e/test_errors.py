@@ -292,20 +292,9 @@ def test_an_unreachable_endpoint(s3_bucket, work):
     assert not (work / "db").exists()
 
 
-@pytest.fixture
-def proxied(s3_bucket):
-    """The S3 bucket behind a network that can be cut."""
-    endpoint = urllib.parse.urlsplit(s3_bucket.endpoint)
-    proxy = Proxy((endpoint.hostname, endpoint.port))
-    behind = copy.copy(s3_bucket)
-    behind.url = s3_bucket.url_of("", endpoint=f"http://127.0.0.1:{proxy.port}")
-    yield behind, proxy
-    proxy.close()
-
-
-def test_commits_go_on_while_the_bucket_is_away_and_arrive_afterwards(proxied, s3_bucket, mount,
+def test_commits_go_on_while_the_bucket_is_away_and_arrive_afterwards(away, s3_bucket, mount,
                                                                       work):
-    behind, proxy = proxied
+    behind, proxy = away
     with mount(behind, "--upload-interval", "100ms") as data:
         database = data / "app.db"
         commit(database, "before")
@@ -328,9 +317,9 @@ def test_commits_go_on_while_the_bucket_is_away_and_arrive_afterwards(proxied, s
     assert len(texts(work / "restored")) == 51
 
 
-def test_a_stop_while_the_bucket_is_away_ends_and_the_next_start_uploads(proxied, s3_bucket, mount,
+def test_a_stop_while_the_bucket_is_away_ends_and_the_next_start_uploads(away, s3_bucket, mount,
                                                                         work):
-    behind, proxy = proxied
+    behind, proxy = away
     data = mount(behind, "--stop-timeout", "2s")
     with data:
         commit(data / "app.db", "before")

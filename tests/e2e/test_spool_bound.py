@@ -1,33 +1,19 @@
 """What waits on the disk for the bucket is bounded, and nothing is lost by that."""
-import copy
 import json
 import re
 import sqlite3
 import subprocess
 import time
-import urllib.parse
 
 import pytest
 
 import harness
 from harness import (LITEBUCKET, assert_intact, assert_same_bytes, copy_at_rest, eventually,
                      history, litebucket, objects, restore, slot_key, sync)
-from proxy import Proxy
 
 KIB = 1024
 BOUND = 256 * KIB
 CHANGE = 30_000  # bytes that a commit changes
-
-
-@pytest.fixture
-def away(s3_bucket):
-    """The S3 bucket behind a network that can be cut."""
-    endpoint = urllib.parse.urlsplit(s3_bucket.endpoint)
-    proxy = Proxy((endpoint.hostname, endpoint.port))
-    behind = copy.copy(s3_bucket)
-    behind.url = s3_bucket.url_of("", endpoint=f"http://127.0.0.1:{proxy.port}")
-    yield behind, proxy
-    proxy.close()
 
 
 class Writer:

@@ -15,6 +15,7 @@
 #include "base/stream.h"
 #include "bucket/bucket.h"
 #include "bucket/http.h"
+#include "bucket/patience.h"
 #include "bucket/s3.h"
 #include "bucket/url.h"
 #include "tests/unit/http_script.h"
@@ -444,6 +445,50 @@ static void a_store_that_stalls_times_out(void **state)
 	assert_true(clock_monotonic_ms() - began < 10000);
 }
 
+/* The driver's own timeout is longer than this test allows. */
+static void assert_left_soon(int expected)
+{
+	static const struct script_step step = { .stall = true };
+	struct script script;
+	struct bucket *b = open_script(&script, &step, 1);
+	int64_t began = clock_monotonic_ms();
+	int first = do_get(b), second = do_get(b);
+
+	bucket_free(b);
+	script_stop(&script);
+	assert_int_equal(first, expected);
+	assert_int_equal(second, expected);
+	assert_true(clock_monotonic_ms() - began < 10000);
+	assert_true(script.requests <= 1);
+}
+
+static void a_thread_leaves_a_silent_store_at_its_time(void **state)
+{
+	bucket_wait_until(clock_monotonic_ms() + 300);
+	assert_left_soon(-ETIMEDOUT);
+	bucket_wait_until(0);
+}
+
+static void *cancel_soon(void *flag)
+{
+	clock_sleep_ms(300);
+	atomic_store((atomic_bool *)flag, true);
+	return NULL;
+}
+
+static void a_cancelled_thread_leaves_a_silent_store(void **state)
+{
+	static atomic_bool cancelled;
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, cancel_soon, &cancelled),
+			 0);
+	bucket_cancel_by(&cancelled);
+	assert_left_soon(-ECANCELED);
+	bucket_cancel_by(NULL);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
 static void headers_and_error_bodies_are_bounded(void **state)
 {
 	static char many[80001], large[200001];
@@ -503,6 +548,8 @@ int main(void)
 		cmocka_unit_test(
 			a_small_put_asks_nothing_and_tells_its_digests),
 		cmocka_unit_test(a_store_that_stalls_times_out),
+		cmocka_unit_test(a_thread_leaves_a_silent_store_at_its_time),
+		cmocka_unit_test(a_cancelled_thread_leaves_a_silent_store),
 		cmocka_unit_test(headers_and_error_bodies_are_bounded),
 		cmocka_unit_test(an_endpoint_that_is_not_there_is_told),
 	};

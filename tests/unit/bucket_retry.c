@@ -15,9 +15,11 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/stream.h"
 #include "bucket/bucket.h"
+#include "bucket/patience.h"
 #include "bucket/retry.h"
 
 static const char content[] = "0123456789";
@@ -501,6 +503,69 @@ static void only_the_named_errors_are_transient(void **state)
 	assert_int_equal(n, 6);
 }
 
+/*
+ * Patience
+ */
+
+static atomic_bool cancelled;
+
+static void cancel_in_pause(int64_t ms)
+{
+	note_pause(ms);
+	atomic_store(&cancelled, true);
+}
+
+/* A pause of a thread that can be cancelled consists of short ones. */
+static void a_cancelled_pause_ends_at_once(void **state)
+{
+	atomic_store(&cancelled, false);
+	n_pauses = 0;
+	bucket_cancel_by(&cancelled);
+	bucket_patience_sleep(cancel_in_pause, 60000);
+	bucket_patience_sleep(cancel_in_pause, 60000);
+	bucket_cancel_by(NULL);
+	assert_int_equal(n_pauses, 1);
+	assert_in_range(pauses[0], 1, 1000);
+}
+
+static void who_waits_for_nothing_else_sleeps_whole(void **state)
+{
+	n_pauses = 0;
+	bucket_patience_sleep(note_pause, 60000);
+	assert_int_equal(n_pauses, 1);
+	assert_int_equal(pauses[0], 60000);
+}
+
+static void what_is_cancelled_is_not_tried_again(void **state)
+{
+	struct script s = SCRIPT(FAILS(-ETIMEDOUT));
+	struct bucket *b = wrap(&s);
+	struct bucket_info info;
+
+	atomic_store(&cancelled, true);
+	bucket_cancel_by(&cancelled);
+	assert_int_equal(bucket_head(b, "k", &info), -ETIMEDOUT);
+	assert_string_equal(error_message(), "scripted failure");
+	assert_int_equal(bucket_patience(), -ECANCELED);
+	bucket_cancel_by(NULL);
+	assert_int_equal(bucket_patience(), 0);
+	finish(b, &s);
+}
+
+static void what_is_late_is_not_tried_again(void **state)
+{
+	struct script s = SCRIPT(FAILS(-ECONNRESET));
+	struct bucket *b = wrap(&s);
+	struct bucket_info info;
+
+	bucket_wait_until(clock_monotonic_ms());
+	assert_int_equal(bucket_head(b, "k", &info), -ECONNRESET);
+	assert_int_equal(bucket_patience(), -ETIMEDOUT);
+	bucket_wait_until(0);
+	assert_int_equal(bucket_patience(), 0);
+	finish(b, &s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -524,6 +589,10 @@ int main(void)
 		cmocka_unit_test(a_list_that_gets_further_counts_tries_anew),
 		cmocka_unit_test(a_list_that_reached_its_limit_is_complete),
 		cmocka_unit_test(a_callback_that_stops_is_not_tried_again),
+		cmocka_unit_test(a_cancelled_pause_ends_at_once),
+		cmocka_unit_test(who_waits_for_nothing_else_sleeps_whole),
+		cmocka_unit_test(what_is_cancelled_is_not_tried_again),
+		cmocka_unit_test(what_is_late_is_not_tried_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
