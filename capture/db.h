@@ -499,6 +499,12 @@ struct position db_position_after(const struct ltx_header *header);
 int db_find_room(struct db *db, bool make, uint64_t *ret_bytes);
 void db_leave_room(struct db *db, uint64_t bytes);
 
+/* Where there is none: for the last state of a database that is removed? */
+bool room_may_exceed(const struct capture *c);
+
+/* The settling thread looks whether there is too much. */
+void room_is_due(struct capture *c);
+
 /*
  * After a start, and once a database is held no more: if the spools hold more
  * than they may.  True: somebody was in the way; again in a while.

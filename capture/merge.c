@@ -303,20 +303,28 @@ static int go_back(struct db *db, const struct ltx_header *kept,
 }
 
 /*
- * The last batch that has to stay: one that may have been sent, or the first,
- * which the next start has to take for one.
+ * The last batch that has to stay: one that may have been sent; the first, which
+ * the next start has to take for one; or a drop, because no file is left that
+ * could tell what came before it.
  */
 static int find_kept(struct db *db, uint64_t last, struct ltx_header *ret)
 {
 	uint64_t first, kept, size;
 	int rc = spool_range(db->spool, &first, &kept);
 
-	for (kept = last; rc == 0 && kept > first; kept--)
+	if (rc == 0 && (!first || last < first))
+		rc = error_set(-ENOENT, "nothing is in the spool");
+	if (rc < 0)
+		return rc;
+	for (kept = last; kept > first; kept--) {
+		/* What cannot be read is of no use anyway. */
+		if (read_header(db, kept, ret, &size) == 0 &&
+		    ret->kind == LTX_DROP)
+			return 0;
 		if (spool_is_claimed(db->spool, kept))
 			break;
-	if (rc == 0 && (!first || kept < first))
-		rc = error_set(-ENOENT, "nothing is in the spool");
-	return rc < 0 ? rc : read_header(db, kept, ret, &size);
+	}
+	return read_header(db, kept, ret, &size);
 }
 
 static int give_up(struct db *db, const struct ltx_header *kept, uint64_t last,

@@ -162,6 +162,17 @@ int db_find_room(struct db *db, bool make, uint64_t *ret_bytes)
 	return 0;
 }
 
+/* Many databases may come and go while the bucket is away. */
+bool room_may_exceed(const struct capture *c)
+{
+	return atomic_load(&c->budget.used) / 2 <= c->budget.max;
+}
+
+void room_is_due(struct capture *c)
+{
+	atomic_store(&c->room_due, true);
+}
+
 void db_leave_room(struct db *db, uint64_t bytes)
 {
 	atomic_fetch_sub(&db->capture->budget.used, bytes);

@@ -516,10 +516,18 @@ static int drop_later(struct db *db, int rc)
 	return error_wrap(rc, "dropping '%s'", db->path);
 }
 
-/* Seal lock held. */
-static int drop_locked(struct db *db)
+/* What was begun is ended; what is open goes with the database. */
+static int seal_less(struct db *db)
 {
-	int rc = seal_locked(db);
+	log_error("the last state of a removed database is lost: the spool "
+		  "holds twice what it may", "db=%s", log_quote(db->path));
+	return db_resume(db);
+}
+
+/* keep: its last state.  Seal lock held. */
+static int drop_locked(struct db *db, bool keep)
+{
+	int rc = keep ? seal_locked(db) : seal_less(db);
 
 	if (rc < 0)
 		return is_back(db) ? rc : drop_later(db, rc);
@@ -532,17 +540,23 @@ static int drop_locked(struct db *db)
 	return rc < 0 ? drop_later(db, rc) : 0;
 }
 
-/* Somebody waits who removes a file: no room is made for this. */
+/*
+ * Nobody can look later at what is removed: its last state is sealed even where
+ * there is no room for it, within reason.  Room is made afterwards, because
+ * somebody waits who removes a file.
+ */
 int db_drop(struct db *db)
 {
 	uint64_t room = 0;
-	int rc = db_find_room(db, false, &room);
+	bool full = db_find_room(db, false, &room) < 0;
+	int rc;
 
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->seal_lock);
-	if (rc < 0)
-		return is_back(db) ? rc : drop_later(db, rc);
-	rc = drop_locked(db);
+	(void)pthread_mutex_lock(&db->seal_lock);
+	rc = drop_locked(db, !full || room_may_exceed(db->capture));
+	(void)pthread_mutex_unlock(&db->seal_lock);
 	db_leave_room(db, room);
+	if (full)
+		room_is_due(db->capture);
 	return rc;
 }
 

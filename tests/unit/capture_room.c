@@ -396,11 +396,57 @@ static void a_drop_keeps_what_was_before_it(void **state)
 	assert_true(w->chain.txid < 60);
 }
 
-/* Lives that end and begin again, beyond a bound that is lowered afterwards. */
-static void whole_lives_are_given_up(void **state)
+/* How a database was when it was removed: outside of the directory. */
+static void copy_name(struct world *w, int life, char ret[128])
+{
+	(void)snprintf(ret, 128, "%s.life-%d", w->dir, life);
+}
+
+static void keep_copy(struct world *w, int life)
+{
+	char name[128], command[320];
+
+	copy_name(w, life, name);
+	(void)snprintf(command, sizeof(command), "cp '%s' '%s'", w->path, name);
+	assert_int_equal(system(command), 0);
+}
+
+static bool next_is_drop(struct world *w)
+{
+	AUTO(fd) int fd = -1;
+	uint8_t data[LTX_HEADER_SIZE];
+	struct ltx_header header;
+
+	if (spool_open_batch(w->spool, w->chain.txid + 1, &fd) < 0)
+		return false;
+	assert_int_equal(io_pread(fd, data, sizeof(data), 0), sizeof(data));
+	assert_int_equal(ltx_header_decode(data, &header), 0);
+	return header.kind == LTX_DROP;
+}
+
+/* Send all there is; before each drop the chain is as that life ended. */
+static int send_lives(struct world *w)
+{
+	int life = 0;
+
+	for (;;) {
+		char name[128];
+
+		copy_name(w, life, name);
+		if (next_is_drop(w)) {
+			assert_true(chain_equals(&w->chain, name));
+			assert_int_equal(unlink(name), 0);
+			life++;
+		}
+		if (!send_one(w))
+			return life;
+	}
+}
+
+/* A bound that is lowered afterwards: no file could tell how a life ended. */
+static void how_lives_ended_is_not_given_up(void **state)
 {
 	struct world *w = *state;
-	uint64_t bytes;
 
 	for (int gone = 0; gone < 2; gone++) {
 		start(w, 0);
@@ -413,6 +459,7 @@ static void whole_lives_are_given_up(void **state)
 				change(w, i, 20);
 			assert_true(capture_seal(w->capture, "app.db", NULL) >=
 				    0);
+			keep_copy(w, life);
 			remove_db(w);
 			if (life < 3 || !gone)
 				open_db(w, "DELETE");
@@ -422,21 +469,72 @@ static void whole_lives_are_given_up(void **state)
 		end(w);
 
 		start(w, BOUND);
-		for (int i = 0; i < 5000 && spool_now(w).used > BOUND; i++)
-			clock_sleep_ms(2);
-		(void)batches(w, &bytes);
-		assert_true(bytes <= BOUND);
-		if (gone) {
-			for (int i = 0; i < 5000 && !w->chain.dropped; i++) {
-				clock_sleep_ms(2);
-				(void)send_one(w);
-			}
+		clock_sleep_ms(200);
+		assert_true(spool_now(w).used > BOUND);
+		assert_int_equal(send_lives(w), 4);
+		if (gone)
 			assert_true(w->chain.dropped);
-		} else {
+		else
 			come_back(w);
-		}
 		end(w);
 	}
+}
+
+static void fill_spool(struct world *w)
+{
+	int rc = 0;
+
+	for (int i = 0; rc >= 0; i++) {
+		change(w, i, 1000);
+		rc = capture_seal(w->capture, "app.db", NULL);
+	}
+	assert_int_equal(rc, -EDQUOT);
+}
+
+/* There is no room for what it held at last, and there is no later look. */
+static void a_removed_database_is_kept_beyond_the_bound(void **state)
+{
+	struct world *w = *state;
+
+	for (int m = 0; m < 2; m++) {
+		start(w, BOUND);
+		open_db(w, modes[m]);
+		assert_int_equal(capture_seal(w->capture, "app.db", NULL), 1);
+		claim_next(w);
+		fill_spool(w);
+		run(w, "UPDATE t SET b = randomblob(8192) WHERE id < 3");
+		if (m == 1)
+			run(w, "PRAGMA wal_checkpoint(TRUNCATE)");
+		keep_copy(w, 0);
+		remove_db(w);
+		assert_int_equal(send_lives(w), 1);
+		assert_true(w->chain.dropped);
+		assert_int_equal(spool_now(w).used, 0);
+		end(w);
+	}
+}
+
+/* However many come and go. */
+static void removed_databases_do_not_fill_the_disk(void **state)
+{
+	struct world *w = *state;
+	uint64_t bytes, most = 0;
+
+	start(w, BOUND);
+	open_db(w, "DELETE");
+	assert_int_equal(capture_seal(w->capture, "app.db", NULL), 1);
+	claim_next(w);
+	for (int life = 0; life < 40; life++) {
+		for (int i = 0; i < 10; i++)
+			change(w, i, 10);
+		remove_db(w);
+		(void)batches(w, &bytes);
+		most = bytes > most ? bytes : most;
+		open_db(w, "DELETE");
+	}
+	assert_true(most > BOUND);
+	assert_true(most < 3 * BOUND);
+	come_back(w);
 }
 
 /* What was given up is back as it was: who waits for it is told nevertheless. */
@@ -728,7 +826,9 @@ int main(void)
 		TEST(what_is_beyond_the_bound_is_given_up),
 		TEST(another_page_size_begins_anew),
 		TEST(a_drop_keeps_what_was_before_it),
-		TEST(whole_lives_are_given_up),
+		TEST(how_lives_ended_is_not_given_up),
+		TEST(a_removed_database_is_kept_beyond_the_bound),
+		TEST(removed_databases_do_not_fill_the_disk),
 		TEST(a_difference_of_nothing_is_a_batch_too),
 		TEST(sending_and_merging_do_not_meet),
 		TEST(what_is_held_is_no_room_yet),
