@@ -699,6 +699,9 @@ static void get_waits(struct db *db, struct capture_status *ret)
 	if (db->in_doubt || db->rest.bare)
 		(void)snprintf(ret->waits, sizeof(ret->waits), "%s",
 			       db->waits);
+	/* What is waited for may have committed something. */
+	ret->resync |= ret->waits[0] != '\0';
+	ret->pending |= ret->waits[0] != '\0';
 }
 
 /* False for a file that is no database, and for one that is not taken up yet. */
@@ -721,7 +724,7 @@ static bool get_status(struct db *db, struct capture_status *ret)
 	get_waits(db, ret);
 	ret->dropped = db->position.dropped && db->page_size == 0;
 	(void)snprintf(ret->error, sizeof(ret->error), "%s", db->error);
-	return db->spool || db->error[0];
+	return db->spool || db->error[0] || ret->waits[0];
 }
 
 static int compare_paths(const void *a, const void *b)

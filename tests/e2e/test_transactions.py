@@ -1,6 +1,8 @@
 """What only a client of the mount can know: who is in a transaction, and what
 a transaction over several databases left behind."""
+import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -10,7 +12,8 @@ import time
 import pytest
 
 import harness
-from harness import assert_intact, assert_same_bytes, copy_at_rest, eventually, run, sync
+from harness import (assert_intact, assert_same_bytes, copy_at_rest, eventually, litebucket, run,
+                     sync)
 
 
 # Transactions without a journal (D10)
@@ -74,6 +77,33 @@ def test_a_pause_in_a_transaction_without_a_journal_seals_nothing(file_bucket, m
             states.append(ages(work / f"{txid}.db"))
         assert all(len(state) <= 1 for state in states), states
         assert states[-1] == {1}
+
+
+@pytest.mark.parametrize("journal", ["MEMORY", "OFF"])
+def test_what_is_never_at_rest_is_told(file_bucket, mount, journal):
+    """A new database, and all that is known of it is that somebody has it locked."""
+    with mount(file_bucket) as data:
+        db = sqlite3.connect(data / "app.db", isolation_level=None)
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        db.execute(f"PRAGMA journal_mode={journal}")
+        db.execute("CREATE TABLE t(a, b)")
+        db.execute("BEGIN")
+        db.execute("PRAGMA cache_size=10")
+        db.executemany("INSERT INTO t VALUES(0, randomblob(2000))", [()] * 200)
+
+        def waiting():
+            status = json.loads(litebucket("status", "--json", data.point).stdout)
+            return [found for found in status["databases"] if found["waits"]]
+
+        found, = eventually(waiting, 20, "status does not tell")
+        assert (found["path"], found["state"], found["pending"]) == ("app.db", "resync", True)
+        refused = litebucket("sync", data / "app.db", check=False)
+        assert refused.returncode == 1
+        assert re.search("still waiting for .*app.db': .*transaction", refused.stderr)
+        db.execute("COMMIT")
+        db.close()
+        sync(data / "app.db")
+        eventually(lambda: not waiting(), 20, "status still tells")
 
 
 def test_a_slow_copy_is_one_batch(file_bucket, mount, work):
