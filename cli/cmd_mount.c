@@ -114,7 +114,11 @@ static int finish(int rc)
 		code = CLI_FAILED;
 	}
 	if (!atomic_load(&node.stopping)) {
-		log_info("unmounted by somebody else; stopping", NULL);
+		log_info(rc == 0 || rc == -EBUSY ?
+				 "unmounted, or cut off, by somebody else; "
+				 "stopping" :
+				 "stopping",
+			 NULL);
 		stop();
 	}
 	rc = node_close(&node);

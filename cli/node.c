@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fail.h"
 #include "base/log.h"
 #include "bucket/bucket.h"
 #include "bucket/patience.h"
@@ -446,6 +447,7 @@ int node_serve(struct node *n)
 
 	if (rc < 0)
 		return rc;
+	SLOWPOINT("mounted");
 	rc = publish_mount(n, m, &databases);
 	if (rc < 0)
 		return rc;

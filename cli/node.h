@@ -101,8 +101,8 @@ void node_init(struct node *n, const struct node_config *config);
 int node_open(struct node *n);
 
 /*
- * Mount and serve until node_stop() or an umount(8).  A failure before ready
- * was called left no mount.
+ * Mount and serve until node_stop() or an umount(8).  If it fails before ready
+ * was called, node_close() removes the mount, as mount_free() does.
  */
 int node_serve(struct node *n);
 

@@ -181,8 +181,11 @@ static int not_mounted(const struct mount *m)
 static int mount_there(struct mount *m)
 {
 	char place[MOUNTPOINT_PLACE_SIZE];
-	int rc = mountpoint_prepare_place(m->mountpoint, place);
+	int rc;
 
+	if (mountpoint_is_dead(m->mountpoint))
+		m->replaces = mountpoint_device(m->mountpoint);
+	rc = mountpoint_prepare_place(m->mountpoint, place);
 	if (rc < 0) {
 		rc = mountpoint_remove_dead(m->mountpoint);
 		if (rc < 0)
@@ -206,6 +209,11 @@ static int mount_session(struct mount *m)
 	if (rc < 0)
 		return rc;
 	m->mounted = true;
+	m->device = mountpoint_device(m->mountpoint);
+	if (!m->device)
+		return error_set(-ENOENT, "the mount at '%s' is not in "
+					  "/proc/self/mountinfo",
+				 m->mountpoint);
 	rc = killpriv_install(m->session);
 	if (rc < 0)
 		return rc;
@@ -213,6 +221,18 @@ static int mount_session(struct mount *m)
 	fd = fuse_session_fd(m->session);
 	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
 		return error_errno("preparing the FUSE device");
+	return 0;
+}
+
+/* The writing end of a pipe that nobody reads. */
+static int open_nowhere(int *ret_fd)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+		return error_errno("making a pipe");
+	(void)close(fds[0]);
+	*ret_fd = fds[1];
 	return 0;
 }
 
@@ -227,7 +247,7 @@ static int open_descriptors(struct mount *m)
 	m->own_umask = umask(077);
 	(void)umask(m->own_umask);
 	m->privileged = caller_privileged();
-	return 0;
+	return open_nowhere(&m->nowhere_fd);
 }
 
 static int allocate(const struct mount_config *config, struct mount **ret)
@@ -241,7 +261,7 @@ static int allocate(const struct mount_config *config, struct mount **ret)
 	if (!m->read_buffer)
 		return error_set(-ENOMEM, "no memory for a mount");
 	m->config = *config;
-	m->proc_fd = m->wake_fd = -1;
+	m->proc_fd = m->wake_fd = m->nowhere_fd = -1;
 	rc = inode_table_init(&m->inodes, config->dirfd);
 	if (rc == 0)
 		rc = workers_init(&m->workers);
@@ -306,8 +326,9 @@ void mount_ask_again(struct mount *m)
 }
 
 /*
- * The end of a mount, in a thread of its own because the loop must go on
- * serving: umount(2) itself may need it, to write pages that were mapped.
+ * The end of a mount.  A stop has a thread of its own for this, because the
+ * loop must go on serving: umount(2) itself may need it, to write pages that
+ * were mapped.  Where the loop ended for another reason it comes after it.
  */
 struct drain {
 	struct mount *m;
@@ -316,6 +337,7 @@ struct drain {
 
 	/* At the end; read after joining. */
 	bool in_use;
+	bool gone; /* somebody else has unmounted it */
 	char users[USERS_TEXT_SIZE];
 };
 
@@ -324,9 +346,16 @@ enum {
 	DRAIN_BUSY_TRIES = 10
 };
 
+/* Is ours what is mounted there? */
+static bool stands(const struct mount *m)
+{
+	return m->device && mountpoint_device(m->mountpoint) == m->device;
+}
+
 static bool patience_is_over(struct mount *m, int64_t until_ms)
 {
-	return clock_monotonic_ms() >= until_ms || atomic_load(&m->stops) > 1;
+	return clock_monotonic_ms() >= until_ms || atomic_load(&m->cut) ||
+	       atomic_load(&m->stops) > 1;
 }
 
 /*
@@ -340,7 +369,9 @@ static bool drained(struct mount *m)
 
 	for (int tries = 0; tries < DRAIN_BUSY_TRIES;) {
 		if (handles_count(&m->handles) == 0) {
-			if (mountpoint_unmount(m->mountpoint) == 0)
+			/* Beneath ours may be a disk, which is not ours. */
+			if (!stands(m) ||
+			    mountpoint_unmount(m->mountpoint) == 0)
 				return true;
 			tries++;
 		} else if (patience_is_over(m, until_ms)) {
@@ -351,33 +382,42 @@ static bool drained(struct mount *m)
 	return false;
 }
 
-/* While the connection is there, because many end when it is cut. */
-static void note_users(struct drain *d)
+/* While the connection is there if possible: many end when it is cut. */
+static void note_users(struct drain *d, dev_t device)
 {
-	struct users_files files = {
-		.whole_device = true,
-		.dev = mountpoint_device(d->m->mountpoint),
-	};
+	struct users_files files = {.whole_device = true, .dev = device};
 	AUTO(mem) struct users *users = calloc(1, sizeof(*users));
 
-	/* Somebody has taken it away himself, and knows what he does. */
-	d->in_use = files.dev != 0;
-	if (users && files.dev && users_find(&files, users) == 0 && users->n)
+	d->in_use = true;
+	d->gone = !stands(d->m);
+	if (users && users_find(&files, users) == 0 && users->n)
 		users_describe(users, d->users);
 	else
 		(void)snprintf(d->users, sizeof(d->users),
 			       "processes that cannot be seen from here");
 }
 
+static void settle(struct drain *d)
+{
+	if (!drained(d->m))
+		note_users(d, d->m->device);
+}
+
+/* Returns when nobody is just telling the kernel something, and nobody will. */
+static void fall_silent(struct mount *m)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
+
+	m->notifies = false;
+}
+
 static void *drain(void *arg)
 {
 	struct drain *d = arg;
 
-	if (!drained(d->m)) {
-		note_users(d);
-		atomic_store(&d->m->cut, true);
-		wake(d->m);
-	}
+	settle(d);
+	atomic_store(&d->m->cut, true);
+	wake(d->m);
 	return NULL;
 }
 
@@ -442,10 +482,7 @@ static int loop(struct mount *m, struct drain *d)
 	}
 	free(buffer.mem);
 	held_dismiss(m);
-	if (rc < 0 && rc != -EAGAIN && rc != -EINTR)
-		return error_set(rc, "reading from the FUSE device: %s",
-				 strerror(-rc));
-	return 0;
+	return rc < 0 && rc != -EAGAIN && rc != -EINTR ? rc : 0;
 }
 
 static void forget_file(struct mount *m, const char *path)
@@ -480,7 +517,7 @@ void mount_forget(struct mount *m, const char *path)
 	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
 	char name[INODE_PATH_SIZE + 16];
 
-	for (int i = 0; i < 4 && !m->severed; i++) {
+	for (int i = 0; i < 4 && m->notifies; i++) {
 		(void)snprintf(name, sizeof(name), "%s%s", path, sides[i]);
 		forget_file(m, name);
 	}
@@ -493,53 +530,61 @@ void mount_forget(struct mount *m, const char *path)
  * pipe nobody reads, which poll(2) reports as an error; libfuse takes that for
  * a connection that somebody else has cut, and leaves the mount alone.
  */
-static int sever(struct mount *m)
+static void sever(struct mount *m)
 {
-	int fds[2];
-
-	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
-		return error_errno("making a pipe");
-	(void)close(fds[0]);
-	(void)dup3(fds[1], fuse_session_fd(m->session), O_CLOEXEC);
-	(void)close(fds[1]);
-	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
-	m->severed = true;
-	return 0;
+	(void)dup3(m->nowhere_fd, fuse_session_fd(m->session), O_CLOEXEC);
+	fall_silent(m);
 }
 
 /*
- * Cut the connection, unless it is already, and remove the mount, unless it is
- * to stay.  No worker may be about to reply, because the descriptor it would
- * write to is closed.
+ * End the connection, and leave the mount.  No worker may be about to reply,
+ * because the descriptor it would write to is closed.
  */
-static void disconnect(struct mount *m, bool stay)
+static void disconnect(struct mount *m)
 {
 	controls_dismiss(&m->controls);
 	workers_finish(&m->workers);
-	if (sever(m) < 0)
-		log_debug("cutting the connection", "error=%s",
-			  log_quote(error_message()));
+	sever(m);
 	fuse_session_unmount(m->session);
-	if (!stay && mountpoint_remove_dead(m->mountpoint) < 0)
-		log_debug("the mount stays behind", "reason=%s",
-			  log_quote(error_message()));
 	m->mounted = false;
 }
 
-static int was_in_use(const struct mount *m, const struct drain *d)
+/* It is in use: what becomes of it now that it is dead, as an error. */
+static int leave(const struct drain *d)
 {
-	if (m->config.unmount_in_use)
+	const struct mount *m = d->m;
+
+	if (!d->gone && m->config.unmount_in_use &&
+	    mountpoint_remove_dead(m->mountpoint) < 0)
+		log_debug("the mount stays behind", "reason=%s",
+			  log_quote(error_message()));
+	if (d->gone || m->config.unmount_in_use)
 		return error_set(-EBUSY,
-				 "'%s' was unmounted while in use; these get "
+				 "'%s' was unmounted %swhile in use; these get "
 				 "errors, and see the plain files when they "
 				 "open them again: %s",
-				 m->mountpoint, d->users);
+				 m->mountpoint,
+				 d->gone ? "by somebody else " : "", d->users);
 	return error_set(-EBUSY,
 			 "'%s' is in use, and so stays mounted, but dead: its "
 			 "users get errors, and nobody writes the plain files "
 			 "unseen; the next 'litebucket mount' goes on, and "
-			 "'umount -l' gives access to the files: %s",
+			 "'umount' once they are gone, or 'umount -l' now, "
+			 "gives access to the files: %s",
 			 m->mountpoint, d->users);
+}
+
+/* Why the loop ended, unless it was to, and who is left. */
+static int conclude(const struct drain *d, int rc)
+{
+	int left = d->in_use ? leave(d) : 0;
+
+	if (rc == 0)
+		return left;
+	if (left < 0)
+		return error_wrap(rc, "reading from the FUSE device: %s",
+				  strerror(-rc));
+	return error_set(rc, "reading from the FUSE device: %s", strerror(-rc));
 }
 
 int mount_serve(struct mount *m)
@@ -548,13 +593,39 @@ int mount_serve(struct mount *m)
 	int rc;
 
 	caller_own_thread();
+	(void)pthread_mutex_lock(&m->notify_lock);
+	m->notifies = true;
+	(void)pthread_mutex_unlock(&m->notify_lock);
 	rc = loop(m, &d);
+	/* No file will be closed any more. */
+	atomic_store(&m->cut, true);
+	disconnect(m);
 	if (d.started)
 		(void)pthread_join(d.thread, NULL);
-	disconnect(m, d.in_use && !m->config.unmount_in_use);
-	if (rc == 0 && d.in_use)
-		rc = was_in_use(m, &d);
-	return rc;
+	else
+		settle(&d);
+	return conclude(&d, rc);
+}
+
+/*
+ * It was never served.  Whoever used the dead mount that it came in place of
+ * waits for another to come.
+ */
+static void abandon(struct mount *m)
+{
+	struct drain d = {.m = m};
+
+	atomic_store(&m->cut, true);
+	disconnect(m);
+	if (!m->device)
+		return;
+	if (m->replaces)
+		note_users(&d, m->replaces);
+	else
+		settle(&d);
+	if (d.in_use && leave(&d) < 0)
+		log_warn("the mount was not served", "reason=%s",
+			 log_quote(error_message()));
 }
 
 void mount_free(struct mount *m)
@@ -562,7 +633,7 @@ void mount_free(struct mount *m)
 	if (!m)
 		return;
 	if (m->mounted)
-		disconnect(m, false);
+		abandon(m);
 	workers_cleanup(&m->workers);
 	controls_cleanup(&m->controls);
 	if (m->session)
@@ -573,6 +644,7 @@ void mount_free(struct mount *m)
 	(void)pthread_mutex_destroy(&m->notify_lock);
 	fd_cleanup(&m->proc_fd);
 	fd_cleanup(&m->wake_fd);
+	fd_cleanup(&m->nowhere_fd);
 	free(m->mountpoint);
 	free(m->read_buffer);
 	free(m);

@@ -82,14 +82,14 @@ struct mount_config {
 };
 
 /*
- * Mount.  A dead mount that a crashed daemon left at the mountpoint is removed
- * first.  -EBUSY: a live one is there.  -EPERM, -ENODEV: no /dev/fuse or no
+ * Mount.  A dead mount that a crashed daemon left at the mountpoint is
+ * replaced.  -EBUSY: a live one is there.  -EPERM, -ENODEV: no /dev/fuse or no
  * right to mount; the sentence says what to do.
  */
 int mount_new(const struct mount_config *config, struct mount **ret);
 
 /*
- * Serve until mount_stop() or until somebody unmounts.
+ * Serve until mount_stop(), or until somebody unmounts or cuts the connection.
  *
  * A stop goes on serving, everything as before, until no file is open any
  * more or stop_timeout_ms is over.  If nobody uses the mount then, it is
@@ -101,8 +101,13 @@ int mount_new(const struct mount_config *config, struct mount **ret);
  * still have files open and those who open the directory beneath, under locks
  * of their own, never write the same database.
  *
- * -EBUSY: it came to that; the sentence names the users.  Nothing that was
- * answered is lost.
+ * At any other end (the connection was cut by somebody else, as umount -f does;
+ * the FUSE device cannot be read; there is no thread for a stop) the mount is
+ * left in the same way, but at once.  What somebody else has unmounted is gone.
+ *
+ * -EBUSY: it was in use to the end; the sentence names the users, and says what
+ * became of the mount.  Other errors: of the device.  Nothing that was answered
+ * is lost.
  *
  * When it returns there is no connection any more, and all requests are done.
  */
@@ -127,13 +132,15 @@ void mount_ask_again(struct mount *m);
 /*
  * The database at path was changed past the mount: the kernel is to forget what
  * it knows of its files.  Waits for requests that are under way.  Any thread
- * but those that call back from here.
+ * but those that call back from here.  Nothing outside mount_serve(): the kernel
+ * knows nothing yet, or is not served any more.
  */
 void mount_forget(struct mount *m, const char *path);
 
 /*
- * Unmount if still mounted, wait for calls of control, give every file back to
- * capture, free.  NULL is allowed.
+ * Wait for calls of control, give every file back to capture, free.  A mount
+ * that was never served is removed, unless somebody uses it or it came in the
+ * place of a dead one: then it stays, dead.  NULL is allowed.
  */
 void mount_free(struct mount *m);
 AUTO_FREE(mount);

@@ -41,13 +41,16 @@ struct mount {
 	int proc_fd;	    /* /proc/self/fd, to open an inode again */
 	bool privileged;    /* we may create files as the caller */
 	bool mounted;	    /* the session has a connection to end */
+	dev_t device;	    /* of our mount */
+	dev_t replaces;	    /* of the dead one in whose place it came; or 0 */
 	unsigned own_umask; /* what it was when we started */
 	char *read_buffer;  /* the loop thread's, READ_BUFFER_SIZE */
+	int nowhere_fd;	    /* takes the connection's place when it is cut */
 	int wake_fd;	    /* an eventfd: makes the loop look at these: */
 	atomic_uint stops;  /* calls of mount_stop() */
 	atomic_bool cut;    /* the loop should end now */
 	pthread_mutex_t notify_lock; /* held while the kernel is told something */
-	bool severed; /* there is no connection any more; guarded by it */
+	bool notifies; /* it may be told something; guarded by it */
 };
 
 enum {

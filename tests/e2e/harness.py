@@ -301,8 +301,12 @@ class Mount:
 
     def stop(self):
         """SIGTERM; the exit status."""
+        self.process.terminate()
+        return self.wait_end()
+
+    def wait_end(self):
+        """It ends for a reason of its own; the exit status."""
         process = self.forget_process()
-        process.terminate()
         try:
             return process.wait(STEP_SECONDS)
         except subprocess.TimeoutExpired:

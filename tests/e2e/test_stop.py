@@ -1,6 +1,8 @@
 """The end of a mount: nobody who uses it meets the plain files."""
+import contextlib
 import errno
 import os
+import pathlib
 import re
 import sqlite3
 import subprocess
@@ -17,6 +19,60 @@ def refused(call, *arguments):
     with pytest.raises(OSError) as failure:
         call(*arguments)
     assert failure.value.errno == errno.ENOTCONN
+
+
+HOLD = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("CREATE TABLE IF NOT EXISTS t(a)")
+db.execute("INSERT INTO t VALUES(1)")
+print("open", flush=True)
+sys.stdin.read()
+"""
+SIT = "import os, sys; os.chdir(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+
+
+@contextlib.contextmanager
+def application(code, path):
+    """A process that uses something, until the end of the block."""
+    child = subprocess.Popen([sys.executable, "-c", code, path], text=True,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == "open\n"
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@pytest.fixture
+def connections(work):
+    """The kernel's directory of FUSE connections."""
+    directory = work / "connections"
+    directory.mkdir()
+    run("mount", "-t", "fusectl", "connections", directory)
+    yield directory
+    run("umount", directory)
+
+
+def cut_off(data, how, connections):
+    """End the connection from outside; the mount stays as long as it is in use."""
+    if how == "abort":
+        number = os.minor(device_at(data.point))
+        (connections / str(number) / "abort").write_text("1")
+    else:
+        run(*how.split(), data.point, check=False)
+
+
+def device_at(point):
+    """The device of the uppermost mount, without asking it."""
+    found = None
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            _, _, device, _, at, *_ = line.split()
+            if at == str(point):
+                found = os.makedev(*map(int, device.split(":")))
+    return found
 
 
 def close_somehow(file):
@@ -158,6 +214,136 @@ def test_a_program_that_opens_its_database_again_never_writes_the_plain_file(fil
         restored = sqlite3.connect(work / "restored.db")
         assert [a for a, in restored.execute("SELECT a FROM t ORDER BY rowid")] == rows
         restored.close()
+
+
+@pytest.mark.parametrize("how", ["abort", "umount -f"])
+@pytest.mark.parametrize("use", ["database", "working directory"])
+def test_a_mount_in_use_that_is_cut_off_stays_and_is_dead(file_bucket, mount, connections, how, use):
+    with mount(file_bucket) as data:
+        (data / "file").write_text("answered")
+        user, said = {
+            "database": (application(HOLD, data / "app.db"), "has '.*/app.db' open"),
+            "working directory": (application(SIT, data.point), "its working directory is '"),
+        }[use]
+        with user as app:
+            cut_off(data, how, connections)
+            assert data.wait_end() == 0
+            assert is_mounted(data.point)
+            refused(os.listdir, data.point)
+            refused(open, data / "file")
+            refused(open, data / "new", "w")
+            assert re.search(rf"level=warn .*umount.*\(pid {app.pid}, {said}", data.log_text())
+            data.start()
+            assert (data / "file").read_text() == "answered"
+            assert not (data / "new").exists()
+
+
+def test_a_mount_that_was_cut_off_can_be_unmounted_once_its_users_are_gone(file_bucket, mount,
+                                                                          connections):
+    with mount(file_bucket) as data:
+        with application(HOLD, data / "app.db"):
+            cut_off(data, "abort", connections)
+            assert data.wait_end() == 0
+            assert run("umount", data.point, check=False).returncode != 0
+        refused(open, data / "app.db")
+        run("umount", data.point)
+        assert not is_mounted(data.point)
+        db = sqlite3.connect(data.directory / "app.db")
+        assert db.execute("SELECT a FROM t").fetchall() == [(1,)]
+        db.close()
+
+
+@pytest.mark.parametrize("how", ["abort", "umount -f", "umount"])
+def test_a_mount_that_nobody_uses_is_removed_when_it_is_cut_off(file_bucket, mount, connections, how):
+    with mount(file_bucket) as data:
+        (data / "file").write_text("x")
+        (data / "directory").mkdir()  # the file's close was heard of before this
+        cut_off(data, how, connections)
+        assert data.wait_end() == 0
+        assert not is_mounted(data.point)
+        assert (data.directory / "file").read_text() == "x"
+        assert "in use" not in data.log_text()
+
+
+def test_what_lies_beneath_a_mount_is_not_unmounted_with_it(file_bucket, mount, small_disk):
+    disk = small_disk("data", 20000)
+    with mount(file_bucket) as data:
+        (data / "file").write_text("x")
+        run("umount", data.point)
+        assert data.wait_end() == 0
+        assert os.path.ismount(disk)
+        assert (disk / "file").read_text() == "x"
+        assert "in use" not in data.log_text()
+
+
+def test_a_mount_that_somebody_takes_away_while_in_use_is_said_to_be_gone(file_bucket, mount):
+    with mount(file_bucket, "--stop-timeout", "1s") as data:
+        with application(HOLD, data / "app.db") as app:
+            run("umount", "-l", data.point)
+            assert data.stop() == 0
+            assert re.search(rf"level=warn .*unmounted by somebody else while in use.*pid {app.pid}",
+                             data.log_text())
+
+
+def test_a_stop_that_gets_no_thread_leaves_a_mount_in_use_dead(file_bucket, mount):
+    """A cgroup in which nothing more may be started."""
+    group = pathlib.Path(f"/sys/fs/cgroup/pids/litebucket-test-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup of our own here: {error}")
+    try:
+        # To look for leaks takes a thread, too.
+        with mount(file_bucket, environment={"ASAN_OPTIONS": "detect_leaks=0"}) as data, \
+                application(HOLD, data / "app.db") as app:
+            (group / "cgroup.procs").write_text(str(data.process.pid))
+            (group / "pids.max").write_text("1")
+            data.stop()
+            assert is_mounted(data.point)
+            refused(os.listdir, data.point)
+            assert re.search(rf"level=warn .*umount.*\(pid {app.pid}, has '.*/app.db' open",
+                             data.log_text())
+    finally:
+        group.rmdir()
+
+
+def start_slowly(data):
+    """The process, once it has mounted; it takes its time before it serves."""
+    before = device_at(data.point)
+    data.environment = {"LITEBUCKET_SLOWPOINT": "mounted:3000"}
+    ready, ready_child = os.pipe()
+    process = data.spawn(ready_child)
+    os.close(ready_child)
+    os.close(ready)
+    data.environment = {}
+    eventually(lambda: device_at(data.point) not in (None, before), 30, "it does not mount")
+    return process
+
+
+def test_a_start_that_is_stopped_leaves_no_mount(file_bucket, mount):
+    data = mount(file_bucket)
+    data.point.mkdir()
+    process = start_slowly(data)
+    process.terminate()
+    assert process.wait(harness.STEP_SECONDS) == 0
+    assert not is_mounted(data.point)
+    assert "stopped before it was mounted" in data.log_text()
+
+
+def test_a_start_that_is_stopped_does_not_uncover_what_a_dead_mount_covered(file_bucket, mount):
+    with mount(file_bucket) as data:
+        with application(HOLD, data / "app.db") as app:
+            data.kill()
+            process = start_slowly(data)
+            process.terminate()
+            assert process.wait(harness.STEP_SECONDS) == 0
+            assert is_mounted(data.point)
+            refused(open, data / "app.db")
+            assert re.search(rf"level=warn .*stays mounted.*pid {app.pid}", data.log_text())
+            data.start()
+        db = sqlite3.connect(data / "app.db")
+        assert db.execute("SELECT a FROM t").fetchall() == [(1,)]
+        db.close()
 
 
 def test_an_unknown_way_to_stop_is_a_mistake(work):
