@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fail.h"
 #include "base/log.h"
 #include "fuse/caller.h"
 #include "fuse/killpriv.h"
@@ -403,7 +404,12 @@ static void settle(struct drain *d)
 		note_users(d, d->m->device);
 }
 
-/* Returns when nobody is just telling the kernel something, and nobody will. */
+/*
+ * Returns when nobody is just telling the kernel something, and nobody will.
+ * While requests are answered, since the kernel takes what it is told under
+ * locks of those who wait for us; and who tells it holds the connection, so
+ * that it cannot be cut.
+ */
 static void fall_silent(struct mount *m)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
@@ -416,6 +422,7 @@ static void *drain(void *arg)
 	struct drain *d = arg;
 
 	settle(d);
+	fall_silent(d->m);
 	atomic_store(&d->m->cut, true);
 	wake(d->m);
 	return NULL;
@@ -597,6 +604,7 @@ int mount_serve(struct mount *m)
 	m->notifies = true;
 	(void)pthread_mutex_unlock(&m->notify_lock);
 	rc = loop(m, &d);
+	SLOWPOINT("loop-ended");
 	/* No file will be closed any more. */
 	atomic_store(&m->cut, true);
 	disconnect(m);

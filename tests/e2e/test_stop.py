@@ -307,6 +307,66 @@ def test_a_stop_that_gets_no_thread_leaves_a_mount_in_use_dead(file_bucket, moun
         group.rmdir()
 
 
+OUTSIDE = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("SELECT count(*) FROM t").fetchall()
+print("open", flush=True)
+sys.stdin.read()
+"""
+MAKE = """
+import itertools, os, sys
+print("open", flush=True)
+for number in itertools.count():
+    os.mkdir(sys.argv[1])
+    os.rmdir(sys.argv[1])
+    os.pwrite(1, b"%d" % number, 0)
+"""
+
+
+def test_what_the_kernel_is_told_during_a_stop_does_not_hold_it_up(file_bucket, mount, work,
+                                                                  connections):
+    """It is told under the lock of a directory, which somebody has who waits for us."""
+    (work / "data").mkdir()
+    db = sqlite3.connect(work / "data" / "app.db")
+    db.execute("CREATE TABLE t(a)")
+    db.close()
+    with mount(file_bucket, "--stop-timeout", "15s", mountpoint=work / "point",
+               environment={"LITEBUCKET_SLOWPOINT": "loop-ended:5000"}) as data, \
+            open(work / "made", "wb+") as out:
+        # Once this one closes its files, the kernel is to forget them.
+        with application(OUTSIDE, work / "data" / "app.db") as outside:
+            with pytest.raises(OSError):
+                open(data / "app.db", "rb")
+            number = os.minor(device_at(data.point))
+            maker = subprocess.Popen([sys.executable, "-c", MAKE, data / "made"], stdout=out,
+                                     stderr=subprocess.DEVNULL, cwd=data.point)
+            made = lambda: os.pread(out.fileno(), 32, 0)
+            eventually(made, 30, "it makes nothing")
+            process = data.forget_process()
+            began = time.monotonic()
+            process.terminate()
+
+            def stands_still():
+                before = made()
+                time.sleep(0.5)
+                return made() == before
+
+            eventually(stands_still, 10, "the loop does not end")
+            assert process.poll() is None
+            outside.kill()
+        try:
+            assert process.wait(30) == 0
+            assert time.monotonic() - began < 14
+        finally:
+            # Who waits in the kernel for a lock there cannot be killed.
+            with contextlib.suppress(FileNotFoundError):
+                (connections / str(number) / "abort").write_text("1")
+            process.kill()
+            process.wait(harness.STEP_SECONDS)
+            maker.wait(harness.STEP_SECONDS)
+
+
 def start_slowly(data):
     """The process, once it has mounted; it takes its time before it serves."""
     before = device_at(data.point)
