@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/cond.h"
 #include "base/error.h"
+#include "base/fail.h"
 #include "base/log.h"
 #include "bucket/bucket.h"
 #include "bucket/patience.h"
@@ -123,7 +124,10 @@ static void decide(struct decider *d, struct item *item)
 		.cancel = &d->cancel,
 		.silent_until_ms = &d->silent_until_ms,
 	};
-	int rc = origin_decide(&config, &item->origin);
+	int rc;
+
+	SLOWPOINT("deciding");
+	rc = origin_decide(&config, &item->origin);
 
 	if (d->cancel) {
 		free_item(item); /* the next start decides */

@@ -17,7 +17,9 @@
  *
  * What it means in the mount (mount_config.admit asks gate_admit()):
  *
- *	PENDING	whoever opens it waits, for a bounded time; nobody else does
+ *	PENDING	whoever opens it waits, for a bounded time; a change of its name
+ *		waits for a short one only, because everybody who changes names
+ *		in the same directory has to wait with it (fuse/held.h)
  *	CLOSED	who opens it gets rc, which SQLite reports as "unable to open
  *		database file"; the log has said why, once, and status says it
  *

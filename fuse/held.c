@@ -9,7 +9,9 @@
 
 enum {
 	/* As long as anybody would look at a program that does not get on. */
-	PATIENCE_MS = 30000
+	PATIENCE_MS = 30000,
+	/* As long as others should wait for the directory; see held.h. */
+	NAME_PATIENCE_MS = 2000
 };
 
 struct held_request {
@@ -86,6 +88,11 @@ static void interrupted(fuse_req_t req, void *arg)
 		}
 }
 
+static int64_t patience_ms(const struct held_args *args)
+{
+	return args->name || args->new_name ? NAME_PATIENCE_MS : PATIENCE_MS;
+}
+
 static void keep(fuse_req_t req, const struct held_args *args, bool below,
 		 held_run again)
 {
@@ -102,7 +109,7 @@ static void keep(fuse_req_t req, const struct held_args *args, bool below,
 	r->req = req;
 	r->below = below;
 	r->again = again;
-	r->until_ms = clock_monotonic_ms() + PATIENCE_MS;
+	r->until_ms = clock_monotonic_ms() + patience_ms(args);
 	while (*last)
 		last = &(*last)->next;
 	*last = r;

@@ -10,6 +10,11 @@
  * mount_ask_again(), the deadline, the caller's interrupt, or the end of the
  * mount.  A request that is admitted then is done as if it came now.
  *
+ * While a name changes (create, link, unlink, rename) the kernel has its
+ * directory locked until we answer: nobody can make or remove another name there,
+ * or look up one that the kernel does not know.  So the deadline of these is
+ * short (2 s), and that of an open is long (30 s); both end with -EBUSY.
+ *
  * Only the loop's thread comes here, so there is no lock, and files go on being
  * opened by that thread alone.
  */

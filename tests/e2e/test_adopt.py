@@ -1,5 +1,8 @@
 """What happens at a start when files, .litebucket and the bucket do not agree."""
+import concurrent.futures
+import errno
 import json
+import os
 import pathlib
 import random
 import re
@@ -460,6 +463,47 @@ def test_what_cannot_be_rolled_forward_yet_waits_and_others_do_not(file_bucket, 
     restore(file_bucket, "app.db", work / "restored")
     assert_same_bytes(work / "restored", expected)
     assert rows(work / "restored") == [1, 2, 3, 4]
+
+
+def refused_as_busy(call, *arguments):
+    with pytest.raises(OSError) as failure:
+        call(*arguments)
+    assert failure.value.errno == errno.EBUSY
+    return True
+
+
+def test_whoever_removes_a_database_that_is_decided_does_not_keep_its_directory(file_bucket, mount):
+    """The kernel locks a directory while a name in it changes, and others wait for that."""
+    changes = {
+        "unlink": lambda at: os.unlink(at / "app.db"),
+        "rename": lambda at: os.rename(at / "app.db", at / "moved.db"),
+        "link": lambda at: os.link(at / "app.db", at / "second.db"),
+        "create": lambda at: os.open(at / "app.db-journal", os.O_CREAT | os.O_RDWR),
+    }
+    with mount(file_bucket) as data:
+        for name in changes:
+            (data / name).mkdir()
+            commit(data / name / "app.db", 1)
+            sync(data / name / "app.db")
+        data.kill()
+        data.unmount()
+        data.environment = {**ANOTHER_BOOT, "LITEBUCKET_SLOWPOINT": "deciding:12000"}
+        data.start()
+        with concurrent.futures.ThreadPoolExecutor(12) as threads:
+            opened = [threads.submit(open, data / name / "app.db", "rb") for name in changes]
+            changed = [threads.submit(refused_as_busy, change, data / name)
+                       for name, change in changes.items()]
+            made = [threads.submit(os.mkdir, data / name / "new") for name in changes]
+            assert all(each.result() for each in changed)
+            assert not any(each.result() for each in made)
+            for name in changes:
+                assert status(data, f"{name}/app.db")["state"] == "pending"
+            assert not any(each.done() for each in opened), "who opens does not wait"
+            for each in opened:
+                each.result().close()
+        for name in changes:
+            assert sorted(os.listdir(data / name)) == ["app.db", "new"]
+            assert rows(data / name / "app.db") == [1]
 
 
 POINTS = ["adopt-aside", "adopt-incoming", "adopt-decided", "adopt-sides", "adopt-renamed",
