@@ -174,6 +174,12 @@ static bool others_are_mounted(const char *path)
 	return others;
 }
 
+/* A copy, attached nowhere, of the mount that path lies in, from there on. */
+static int copy_mount(const char *path)
+{
+	return open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+}
+
 /*
  * A copy of the mount that the directory above lies in, attached nowhere: in
  * it nothing covers our directory.
@@ -188,8 +194,7 @@ int mountpoint_open_beneath(const char *path, int *ret_fd)
 	if (!name || !name[1] || others_are_mounted(path))
 		return -EOPNOTSUPP;
 	*name++ = '\0';
-	tree = open_tree(AT_FDCWD, *above ? above : "/",
-			 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	tree = copy_mount(*above ? above : "/");
 	if (tree < 0)
 		return -EOPNOTSUPP;
 	fd = openat(tree, name,
@@ -211,42 +216,47 @@ int mountpoint_prepare_place(const char *path,
 		return -EOPNOTSUPP;
 	(void)snprintf(ret_place, MOUNTPOINT_PLACE_SIZE,
 		       "/tmp/litebucket-mount-XXXXXX");
-	return mkdtemp(ret_place) ? 0 : -EOPNOTSUPP;
+	if (!mkdtemp(ret_place))
+		return -EOPNOTSUPP;
+	/* Without this, what is mounted there would not get away again. */
+	AUTO(fd) int tree = copy_mount(ret_place);
+
+	if (tree >= 0)
+		return 0;
+	(void)rmdir(ret_place);
+	return -EOPNOTSUPP;
 }
 
-/* Put a copy of what is mounted at place between path and its dead mount. */
-static int move_beneath(const char *path, const char *place)
+/*
+ * Attach a copy of a mount: a mount itself cannot be moved away from where
+ * mounts are shared, as systemd has them everywhere.
+ */
+static int attach(int tree, const char *path, unsigned flags)
 {
-	AUTO(fd) int tree = open_tree(AT_FDCWD, place,
-				      OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-
-	if (tree < 0)
-		return error_errno("copying a mount");
 	if (move_mount(tree, "", AT_FDCWD, path,
-		       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_BENEATH) < 0)
-		return error_errno("moving a mount beneath a dead one");
+		       MOVE_MOUNT_F_EMPTY_PATH | flags) < 0)
+		return error_errno("moving the mount to '%s'", path);
 	return 0;
 }
 
-/* Put it there, once the dead ones are gone. */
-static int move_over(const char *path, const char *place)
+/* Between path and its dead mount, or else once the dead ones are gone. */
+static int attach_instead(int tree, const char *path)
 {
-	int rc = mountpoint_remove_dead(path);
+	int rc;
 
-	if (rc == 0 && mount(place, path, NULL, MS_MOVE, NULL) < 0)
-		rc = error_errno("moving the mount to '%s'", path);
-	return rc;
+	/* Only one: the next is ours, and would have to answer. */
+	if (attach(tree, path, MOVE_MOUNT_BENEATH) == 0)
+		return unmount(path, MNT_DETACH, "-uz");
+	rc = mountpoint_remove_dead(path);
+	return rc < 0 ? rc : attach(tree, path, 0);
 }
 
 int mountpoint_replace(const char *path, const char *place)
 {
-	int rc = move_beneath(path, place);
+	AUTO(fd) int tree = copy_mount(place);
+	int rc = tree < 0 ? error_errno("copying the mount at '%s'", place) :
+			    attach_instead(tree, path);
 
-	/* Only one: the next is ours, and would have to answer. */
-	if (rc == 0)
-		rc = unmount(path, MNT_DETACH, "-uz");
-	else
-		rc = move_over(path, place);
 	(void)umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW);
 	(void)rmdir(place);
 	return rc;

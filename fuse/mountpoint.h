@@ -34,10 +34,12 @@ bool mountpoint_is_dead(const char *path);
 int mountpoint_open_beneath(const char *path, int *ret_fd);
 
 /*
- * A dead mount at path is to be replaced without a moment in which anybody sees
- * what is beneath: mount at ret_place, which is a new directory, and then have
- * mountpoint_replace() move it, whatever it returns.  -EOPNOTSUPP: the dead
- * mount has to be removed first.
+ * A dead mount at path is to be replaced: mount at ret_place, which is a new
+ * directory, and then have mountpoint_replace() bring it to path, whatever it
+ * returns.  Nobody ever sees what is beneath, unless the kernel is older than
+ * Linux 6.5: there the dead mount goes the moment before.  -EOPNOTSUPP: it has
+ * to be removed first, because we have no right to this, or the kernel cannot
+ * copy a mount (before Linux 5.2).
  */
 enum { MOUNTPOINT_PLACE_SIZE = 64 };
 int mountpoint_prepare_place(const char *path,

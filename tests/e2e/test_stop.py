@@ -406,6 +406,41 @@ def test_a_start_that_is_stopped_does_not_uncover_what_a_dead_mount_covered(file
         db.close()
 
 
+SHARED = """
+import ctypes, pathlib, struct, sys
+sys.path.insert(0, sys.argv[1])
+import harness
+
+def refuse_beneath():
+    # As before Linux 6.5: move_mount(2), which is 429, knows no MOVE_MOUNT_BENEATH.
+    code = [(0x20, 0, 0, 0), (0x15, 0, 3, 429), (0x20, 0, 0, 48), (0x45, 0, 1, 0x200),
+            (0x06, 0, 0, 0x00050016), (0x06, 0, 0, 0x7fff0000)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in code))
+    program = struct.pack("HxxxxxxP", 6, ctypes.addressof(code))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+
+work = pathlib.Path(sys.argv[2])
+if sys.argv[3] == "older":
+    refuse_beneath()
+with harness.Mount(harness.FileBucket(work / "bucket"), work / "data", work / "log") as data:
+    (data / "file").write_text("x")
+    file = open(data / "file")
+    data.kill()
+    data.start()
+    assert (data / "file").read_text() == "x"
+    assert "litebucket-mount-" not in pathlib.Path("/proc/self/mounts").read_text()
+assert not harness.is_mounted(data.point)
+"""
+
+
+@pytest.mark.parametrize("kernel", ["this", "older"])
+def test_a_dead_mount_is_replaced_where_mounts_are_shared(file_bucket, work, kernel):
+    """As with systemd: what is below a shared mount cannot be moved away from it."""
+    run("unshare", "--mount", "--propagation", "shared", sys.executable, "-c", SHARED,
+        harness.ROOT / "tests" / "e2e", work, kernel)
+
+
 def test_an_unknown_way_to_stop_is_a_mistake(work):
     result = litebucket("mount", "--on-stop", "explode", work, f"file://{work}-bucket", check=False)
     assert result.returncode == 2
