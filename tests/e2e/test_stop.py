@@ -238,6 +238,20 @@ def test_a_mount_in_use_that_is_cut_off_stays_and_is_dead(file_bucket, mount, co
             assert not (data / "new").exists()
 
 
+def test_a_stop_that_is_cut_off_waits_for_no_file_any_more(file_bucket, mount, connections):
+    with mount(file_bucket, "--stop-timeout", "90s") as data:
+        with application(HOLD, data / "app.db") as app:
+            data.process.terminate()
+            data.wait_for_log("msg=stopping")
+            (data / "served").write_text("still")
+            began = time.monotonic()
+            cut_off(data, "abort", connections)
+            assert data.wait_end() == 0
+            assert time.monotonic() - began < 30
+            refused(open, data / "app.db")
+            assert re.search(rf"level=warn .*pid {app.pid}, has '.*/app.db' open", data.log_text())
+
+
 def test_a_mount_that_was_cut_off_can_be_unmounted_once_its_users_are_gone(file_bucket, mount,
                                                                           connections):
     with mount(file_bucket) as data:
