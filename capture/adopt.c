@@ -38,7 +38,7 @@ static const char ADOPTING[] = "adopting";
 
 static const char *const sides[] = { "-shm", "-wal", "-journal" };
 
-enum { PATH_SIZE = 4200 };
+enum { PATH_SIZE = 4200, ASIDE_SIZE = 80 };
 
 /* --------------------------------------------------------- finding out */
 
@@ -172,8 +172,8 @@ static int set_spool_aside(struct db *db, int aside_fd)
 	return rc < 0 ? rc : 0;
 }
 
-/* A new directory, named after the time and the database's state. */
-static int make_aside(struct db *db, char ret_name[80])
+/* A new directory, named after the time. */
+static int make_aside(struct db *db, char ret_name[ASIDE_SIZE])
 {
 	int64_t now = db->config->now_ms(db->config->arg);
 	char time[CLOCK_TEXT_SIZE];
@@ -182,7 +182,7 @@ static int make_aside(struct db *db, char ret_name[80])
 
 	io_random(&random, sizeof(random));
 	clock_format(now, time);
-	(void)snprintf(ret_name, 80, "aside/%s-%08x", time, random);
+	(void)snprintf(ret_name, ASIDE_SIZE, "aside/%s-%08x", time, random);
 	if (rc == 0)
 		rc = io_make_dirs(db->capture->state_fd, ret_name, 0700);
 	if (rc < 0)
@@ -192,13 +192,27 @@ static int make_aside(struct db *db, char ret_name[80])
 	return rc < 0 ? error_errno("opening '%s'", ret_name) : rc;
 }
 
-static int keep_aside(struct db *db, bool files, bool spool)
+/* What failed has changed nothing: its second names are of no use. */
+static void remove_aside(struct db *db, int fd, const char *name)
 {
-	char name[80];
-	AUTO(fd) int fd = make_aside(db, name);
-	int rc = fd < 0 ? fd : 0;
+	DIR *dir = fdopendir(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+	struct dirent *entry;
 
-	if (rc == 0 && files)
+	while (dir && (entry = readdir(dir)))
+		if (strcmp(entry->d_name, ".") != 0 &&
+		    strcmp(entry->d_name, "..") != 0)
+			(void)unlinkat(fd, entry->d_name, 0);
+	if (dir)
+		(void)closedir(dir);
+	(void)unlinkat(db->capture->state_fd, name, AT_REMOVEDIR);
+}
+
+static int fill_aside(struct db *db, bool files, bool spool, int fd,
+		      const char *name)
+{
+	int rc = 0;
+
+	if (files)
 		rc = set_files_aside(db, fd);
 	if (rc == 0 && spool)
 		rc = set_spool_aside(db, fd);
@@ -209,12 +223,8 @@ static int keep_aside(struct db *db, bool files, bool spool)
 		rc = sync_dir(fd);
 	if (rc == 0)
 		rc = io_sync_parent(db->capture->state_fd, name);
-	if (rc < 0)
-		return error_wrap(rc, "keeping what '%s' was", db->path);
-	log_warn("what was there is kept; remove it when nobody needs it",
-		 "db=%s kept=.litebucket/%s", log_quote(db->path), name);
 	FAILPOINT("adopt-aside");
-	return 0;
+	return rc < 0 ? error_wrap(rc, "keeping what '%s' was", db->path) : 0;
 }
 
 static bool has_spooled(struct db *db)
@@ -242,7 +252,7 @@ static int take_owner(struct db *db, int fd)
 	return 0;
 }
 
-static int bring_in(struct db *db, int dirfd, const char *name)
+static int prepare_file(struct db *db, int dirfd, const char *name)
 {
 	AUTO(fd) int fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	int rc =
@@ -250,11 +260,37 @@ static int bring_in(struct db *db, int dirfd, const char *name)
 
 	if (rc == 0 && fsync(fd) < 0)
 		rc = error_errno("syncing '%s'", name);
-	if (rc == 0 && renameat(dirfd, name, db->state_fd, INCOMING) < 0)
+	return rc;
+}
+
+static int bring_in(struct db *db, int dirfd, const char *name)
+{
+	int rc = 0;
+
+	if (renameat(dirfd, name, db->state_fd, INCOMING) < 0)
 		rc = error_errno("renaming '%s'", name);
 	if (rc == 0)
 		rc = io_sync_parent(db->state_fd, INCOMING);
 	FAILPOINT("adopt-incoming");
+	return rc;
+}
+
+/* Steps 1 and 2.  name is NULL if the files stay. */
+static int keep_and_bring_in(struct db *db, int dirfd, const char *name,
+			     bool spool)
+{
+	char aside[ASIDE_SIZE];
+	AUTO(fd) int fd = make_aside(db, aside);
+	int rc = fd < 0 ? fd : fill_aside(db, name != NULL, spool, fd, aside);
+
+	if (rc == 0 && name)
+		rc = bring_in(db, dirfd, name);
+	if (rc == 0)
+		log_warn("what was there is kept; remove it when nobody needs "
+			 "it", "db=%s kept=.litebucket/%s", log_quote(db->path),
+			 aside);
+	else if (fd >= 0)
+		remove_aside(db, fd, aside);
 	return rc;
 }
 
@@ -427,12 +463,10 @@ static int adopt_locked(struct db *db, int dirfd, const char *name,
 	const char *marker = name ? REPLACING : ADOPTING;
 	struct position p = position_of(db, state);
 	bool spool = has_spooled(db) && !is_own(&db->position, &p);
-	int rc = 0;
+	int rc = name ? prepare_file(db, dirfd, name) : 0;
 
-	if (name || spool)
-		rc = keep_aside(db, name != NULL, spool);
-	if (rc == 0 && name)
-		rc = bring_in(db, dirfd, name);
+	if (rc == 0 && (name || spool))
+		rc = keep_and_bring_in(db, dirfd, name, spool);
 	if (rc == 0)
 		rc = position_store(db->state_fd, marker, &p);
 	if (rc < 0)

@@ -139,8 +139,9 @@ static void decide(struct decider *d, struct item *item)
 	}
 	(void)gate_close(d->config.gate, item->origin.path, GATE_HISTORY,
 			 -EBUSY, error_message());
-	if (rc == -ENOTUNIQ)
-		free_item(item); /* --adopt is for the next start */
+	/* For the next start: --adopt, or files that may be written. */
+	if (rc == -ENOTUNIQ || rc == -EPERM)
+		free_item(item);
 	else
 		try_later(d, item);
 }

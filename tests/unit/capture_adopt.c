@@ -391,6 +391,36 @@ static void what_is_replaced_is_kept_with_its_wal(void **state)
 	assert_int_equal(count_rows(w->path), 3);
 }
 
+/* As if its name were taken: a directory is in the new file's place. */
+static void what_could_not_be_replaced_leaves_nothing_behind(void **state)
+{
+	struct world *w = *state;
+	struct kept kept = { .w = w };
+	struct capture_state at;
+	char command[256];
+
+	start(w);
+	at = make_new(w);
+	(void)snprintf(command, sizeof(command),
+		       "cd '%s'/.litebucket/db/* && mkdir incoming.db", w->dir);
+	assert_int_equal(system(command), 0);
+	for (int i = 0; i < 3; i++)
+		assert_true(capture_replace(w->capture, "app.db", w->dirfd,
+					    "new", &at) < 0);
+	assert_int_equal(capture_each_aside(w->capture, look_at_kept, &kept), 0);
+	assert_int_equal(kept.n, 0);
+	(void)snprintf(command, sizeof(command),
+		       "test -z \"$(ls -A '%s'/.litebucket/aside)\" && "
+		       "rmdir '%s'/.litebucket/db/*/incoming.db", w->dir,
+		       w->dir);
+	assert_int_equal(system(command), 0);
+	assert_int_equal(capture_replace(w->capture, "app.db", w->dirfd, "new",
+					 &at),
+			 0);
+	assert_int_equal(capture_let_go(w->capture, "app.db"), 0);
+	assert_int_equal(count_rows(w->path), 3);
+}
+
 /* In a child that is killed at this point. */
 static void replace_until(struct world *w, const char *point)
 {
@@ -568,6 +598,7 @@ int main(void)
 		ADOPT_TEST(one_that_could_not_be_adopted_is_found_again),
 		ADOPT_TEST(behind_a_drop_it_goes_on_with_all_pages),
 		ADOPT_TEST(what_is_replaced_is_kept_with_its_wal),
+		ADOPT_TEST(what_could_not_be_replaced_leaves_nothing_behind),
 		ADOPT_TEST(a_kill_leaves_the_old_or_leads_to_the_new),
 		ADOPT_TEST(only_another_boot_and_an_older_file_are_a_loss_of_power),
 		ADOPT_TEST(after_a_clean_stop_an_older_file_is_no_loss_of_power),
