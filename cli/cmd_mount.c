@@ -108,6 +108,9 @@ static int finish(int rc)
 	if (rc == -EBUSY) {
 		log_warn("the mount was in use to the end", "reason=%s",
 			 log_quote(error_message()));
+		/* Nobody asked for it: who supervises us starts us again. */
+		if (!atomic_load(&node.stopping))
+			code = CLI_FAILED;
 	} else if (rc < 0) {
 		log_error("the mount failed", "error=%s",
 			  log_quote(error_message()));
