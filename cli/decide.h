@@ -15,7 +15,8 @@
  *	there		-		nothing newer	goes on
  *	none, or older	as the head	newer		adopted: goes on behind it
  *	  than the	as an older one	newer		rolled forward to the head
- *	  bucket's head	something else	newer		closed, unless adopt says
+ *	  bucket's head				(adopt local: goes on with it)
+ *			something else	newer		closed, unless adopt says
  *	-		-		head is a drop	goes on behind it, all pages
  *	-		-		no answer	served; the slots fence
  *

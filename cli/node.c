@@ -494,6 +494,21 @@ static void unmount(struct node *n)
 	mount_free(m);
 }
 
+/* What becomes of a batch that stays in the spool. */
+static const char *fate_of(enum uploader_state state)
+{
+	switch (state) {
+	case UPLOADER_CONFLICT:
+		return "not in the bucket; the next start compares it with "
+		       "what the bucket has";
+	case UPLOADER_STOPPED:
+		return "not in the bucket, and not sent before somebody mends "
+		       "what stopped it";
+	default:
+		return "not in the bucket; the next mount will send it";
+	}
+}
+
 static void report_spools(struct node *n)
 {
 	struct node_db *db;
@@ -505,7 +520,7 @@ static void report_spools(struct node *n)
 		if (uploader_status(n->uploader, path, &status) < 0 ||
 		    status.spool_batches == 0)
 			continue;
-		log_error("not in the bucket; the next mount will send it",
+		log_error(fate_of(status.state),
 			  "db=%s confirmed=%016" PRIx64 " batches=%" PRIu64
 			  " bytes=%" PRIu64 " error=%s",
 			  log_quote(path), status.confirmed,

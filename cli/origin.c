@@ -440,7 +440,9 @@ static int decide_by_content(struct decision *d)
 	head = head_state(d);
 	if (is_local(d, head.dbsum, head.page_size, head.commit))
 		return adopt(d, &head, "it is as in the bucket; going on");
-	rc = find_older(d, &txid);
+	/* Who goes on from an older state on purpose says so. */
+	if (d->config->adopt != ADOPT_LOCAL)
+		rc = find_older(d, &txid);
 	if (rc < 0)
 		return rc;
 	if (rc > 0)

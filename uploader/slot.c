@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fail.h"
 #include "base/io.h"
@@ -73,12 +74,43 @@ static int compare_write(struct sink *sink, const void *data, size_t size)
 	return 0;
 }
 
+/* Where the log ends, as far as that can be seen now. */
+static uint64_t find_end(struct bucket *b, const char *db)
+{
+	AUTO(archive_files) struct archive_files slots = { 0 };
+
+	if (archive_list(b, db, 0, 0, &slots) < 0 || slots.n == 0)
+		return 1;
+	return slots.items[slots.n - 1].max_txid;
+}
+
+/*
+ * What is at the first slot is more often an old history of the name than a
+ * second writer: a start compares the two, but this one appeared afterwards.
+ */
+static int name_taken(struct bucket *b, const char *db)
+{
+	char text[LTX_TXID_TEXT_SIZE];
+
+	ltx_txid_format(find_end(b, db), text);
+	return error_set(-ERR_FENCED,
+			 "%.80s has another database '%.80s' already, with a "
+			 "history up to transaction %s; this one began without "
+			 "it, and is not uploaded. Restore before you mount, or "
+			 "use another name or prefix; the next start compares "
+			 "the two: it goes on if they agree, and keeps this "
+			 "one closed until --adopt says which counts if not",
+			 b->url, db, text);
+}
+
 static int conflict(struct bucket *b, const char *db, uint64_t txid,
 		    const struct compare_sink *theirs)
 {
 	char text[LTX_TXID_TEXT_SIZE], who[32] = "no LTX file";
 	struct ltx_header header;
 
+	if (txid == 1)
+		return name_taken(b, db);
 	if (theirs->compared >= sizeof(theirs->header) &&
 	    ltx_header_decode(theirs->header, &header) == 0)
 		(void)snprintf(who, sizeof(who), "epoch %" PRIu64,

@@ -146,6 +146,71 @@ def test_an_older_copy_is_rolled_forward(bucket, mount, work):
     assert_same_bytes(work / "restored", expected)
 
 
+def test_from_an_older_state_one_goes_on_if_one_says_so(bucket, mount, work):
+    with mount(bucket, name="first") as data:
+        commit(data / "app.db", 1)
+        first = sync(data / "app.db")
+        commit(data / "app.db", 2)
+        sync(data / "app.db")
+    before = objects(bucket)
+    (work / "second").mkdir()
+    restore(bucket, "app.db", work / "second" / "app.db", first)
+    with mount(bucket, "--adopt", "local", name="second") as data:
+        assert rows(data / "app.db") == [1]
+        commit(data / "app.db", 3)
+        sync(data / "app.db")
+        assert kept(data) == []
+        expected = copy_at_rest(data / "app.db", work / "expected")
+    assert before.items() <= objects(bucket).items()
+    restore(bucket, "app.db", work / "restored")
+    assert_same_bytes(work / "restored", expected)
+    found = list(states(bucket, "app.db", work).values())
+    assert [1, 2] in found and found[-1] == [1, 3]
+    # Said once: the next start has nothing to roll forward.
+    with mount(bucket, name="second") as data:
+        assert rows(data / "app.db") == [1, 3]
+
+
+def in_conflict(data, name):
+    """What status says of a database whose first transaction was not taken."""
+    def look():
+        document = json.loads(litebucket("status", "--json", data.point).stdout)
+        return [o["error"] for o in document["databases"]
+                if o["path"] == name and o["state"] == "conflict"]
+
+    return harness.eventually(look, 30, f"{name} is in no conflict")[0]
+
+
+def test_a_name_that_the_bucket_has_and_that_appears_while_mounted_says_so(bucket, mount, work):
+    with mount(bucket, name="first") as data:
+        commit(data / "app.db", 1)
+        commit(data / "same.db", 7)
+        sync(data / "same.db")
+        last = sync(data / "app.db")
+    before = objects(bucket)
+    restore(bucket, "same.db", work / "same.db")
+    with mount(bucket, name="second") as data:
+        commit(data / "app.db", 42)
+        shutil.copy(work / "same.db", data / "same.db")
+        error = in_conflict(data, "app.db")
+        for part in (bucket.url[:60], "'app.db' already", last, "Restore before", "--adopt"):
+            assert part in error
+        in_conflict(data, "same.db")
+        assert data.stop() == 1
+        log = data.log_text()
+        assert "next mount will send it" not in log
+        assert len(re.findall("level=error .*the next start compares it .* db=(?:app|same).db",
+                              log)) == 2
+    assert before.items() <= objects(bucket).items()
+    # What the sentences say of the next start is so.
+    with mount(bucket, name="second") as data:
+        refuses(data / "app.db")
+        assert rows(data / "same.db") == [7]
+        commit(data / "same.db", 8)
+        sync(data / "same.db")
+    assert states(bucket, "same.db", work).popitem()[1] == [7, 8]
+
+
 def put_back_old_directory(mount, bucket, work):
     """A directory of before, .litebucket included; the bucket went on."""
     with mount(bucket, name="data") as data:
@@ -279,7 +344,7 @@ def test_what_was_committed_while_the_bucket_was_away_is_decided_at_the_next_sta
     with mount(file_bucket, name="second") as data:
         # Nobody looked, because it was no database of the start.
         commit(data / "app.db", 2)
-        data.wait_for_log("its next start looks")
+        data.wait_for_log("the next start compares")
         assert status(data, "app.db")["state"] == "conflict"
         data.kill()
         data.unmount()
