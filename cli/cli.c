@@ -88,22 +88,41 @@ static bool is_entry_of(const char *entry, const char *name)
 	return strncmp(entry, name, length) == 0 && entry[length] == '=';
 }
 
-static bool is_known_variable(const char *entry)
+/* The option that a variable would be of, typed or not, or NULL. */
+static const struct option *option_of(const char *entry)
 {
 	char name[OPTIONS_VARIABLE_SIZE];
 
-	/* Those that are no options; base/fail.h, capture.c, bucket/libs3.h. */
-	if (is_entry_of(entry, "LITEBUCKET_FAILPOINT") ||
-	    is_entry_of(entry, "LITEBUCKET_BOOT") ||
-	    is_entry_of(entry, "LITEBUCKET_LIBS3"))
-		return true;
 	for (size_t i = 0; i < N_VERBS; i++)
 		for (const struct option *o = verbs[i]->options; o->name; o++) {
 			options_variable(o->name, name);
 			if (is_entry_of(entry, name))
-				return true;
+				return o;
 		}
-	return false;
+	return NULL;
+}
+
+/* Those that are no options; base/fail.h, capture.c, bucket/libs3.h. */
+static bool is_other_variable(const char *entry)
+{
+	return is_entry_of(entry, "LITEBUCKET_FAILPOINT") ||
+	       is_entry_of(entry, "LITEBUCKET_BOOT") ||
+	       is_entry_of(entry, "LITEBUCKET_LIBS3");
+}
+
+static void warn_of_variable(const char *entry)
+{
+	const struct option *option = option_of(entry);
+	int length = (int)strcspn(entry, "=");
+
+	if (!option)
+		report_warning("%.*s in the environment is no option of any "
+			       "verb; ignoring it",
+			       length, entry);
+	else if (option->typed && entry[length + 1])
+		report_warning("%.*s in the environment is ignored: --%s is "
+			       "taken from the command line only",
+			       length, entry, option->name);
 }
 
 /*
@@ -115,10 +134,8 @@ static void warn_of_variables(void)
 {
 	for (char **entry = environ; *entry; entry++)
 		if (strncmp(*entry, "LITEBUCKET_", 11) == 0 &&
-		    !is_known_variable(*entry))
-			report_warning("%.*s in the environment is no option "
-				       "of any verb; ignoring it",
-				       (int)strcspn(*entry, "="), *entry);
+		    !is_other_variable(*entry))
+			warn_of_variable(*entry);
 }
 
 static int run_verb(const struct verb *verb, char **argv)

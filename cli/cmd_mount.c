@@ -1,9 +1,11 @@
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "bucket/url.h"
 #include "cli/node.h"
 #include "cli/outside.h"
 #include "cli/place.h"
@@ -49,10 +51,10 @@ static const struct option mount_options[] = {
 	OPTION(struct mount_settings, allow_other, .name = "allow-other",
 	       .kind = OPTION_FLAG, .help = "let other users in"),
 	OPTION(struct mount_settings, force, .name = "force",
-	       .kind = OPTION_FLAG,
+	       .kind = OPTION_FLAG, .typed = true,
 	       .help = "also over a directory that is in use"),
 	OPTION(struct mount_settings, adopt, .name = "adopt",
-	       .kind = OPTION_TEXT, .value = "WHICH",
+	       .kind = OPTION_TEXT, .value = "WHICH", .typed = true,
 	       .help = "where they differ: local or bucket"),
 	OPTION(struct mount_settings, stop_timeout_ms, .name = "stop-timeout",
 	       .kind = OPTION_DURATION, .value = "DURATION", .fallback = "30s",
@@ -147,18 +149,15 @@ static int give_up(const char *directory, int rc)
 	return code;
 }
 
-static int parse_adopt(const char *text, enum adopt *ret)
+/* A misspelt path is seen here, and else only once one looks for the backup. */
+static void tell_new_bucket(const char *text)
 {
-	if (!text)
-		*ret = ADOPT_NEITHER;
-	else if (strcmp(text, "local") == 0)
-		*ret = ADOPT_LOCAL;
-	else if (strcmp(text, "bucket") == 0)
-		*ret = ADOPT_BUCKET;
-	else
-		return error_set(-ERR_USAGE, "--adopt is local or bucket, not "
-					     "'%s'", text);
-	return 0;
+	AUTO(bucket_url) struct bucket_url url = { 0 };
+
+	if (bucket_url_parse(text, &url) == 0 && url.scheme == BUCKET_FILE &&
+	    access(url.path, F_OK) < 0 && errno == ENOENT)
+		log_info("the bucket's directory does not exist; the first "
+			 "upload makes it", "path=%s", log_quote(url.path));
 }
 
 static int serve(const struct mount_settings *s, const struct place *place,
@@ -182,41 +181,56 @@ static int serve(const struct mount_settings *s, const struct place *place,
 	};
 	int rc;
 
+	tell_new_bucket(url);
 	node_init(&node, &config);
 	signals_block();
 	rc = signals_start(stop, hurry);
 	if (rc == 0)
 		rc = node_open(&node);
-	if (rc == 0)
-		rc = node_serve(&node);
-	return rc;
+	if (rc < 0)
+		return rc;
+	rc = node_serve(&node);
+	/* The bucket is there; without FUSE nothing is missing that was asked for. */
+	return rc == -ENODEV ? -EIO : rc;
 }
 
-static int check_settings(const struct mount_settings *s)
+static int parse_adopt(const char *text, enum adopt *ret)
 {
-	if (strcmp(s->on_stop, "leave") == 0 ||
-	    strcmp(s->on_stop, "unmount") == 0)
+	*ret = ADOPT_NEITHER;
+	if (!text)
+		return 0;
+	if (strcmp(text, "local") == 0)
+		*ret = ADOPT_LOCAL;
+	else if (strcmp(text, "bucket") == 0)
+		*ret = ADOPT_BUCKET;
+	else
+		return error_set(-ERR_USAGE,
+				 "--adopt: '%s' is neither local nor bucket",
+				 text);
+	return 0;
+}
+
+static int check_on_stop(const char *text)
+{
+	if (strcmp(text, "leave") == 0 || strcmp(text, "unmount") == 0)
 		return 0;
 	return error_set(-ERR_USAGE,
-			 "--on-stop: '%s' is neither leave nor unmount",
-			 s->on_stop);
+			 "--on-stop: '%s' is neither leave nor unmount", text);
 }
 
 static int run(const void *settings, char **operands)
 {
 	const struct mount_settings *s = settings;
 	AUTO(place) struct place place = {.dirfd = -1};
-	enum adopt adopt = ADOPT_NEITHER;
+	enum adopt adopt;
 	int rc;
 
-	if (check_settings(s) < 0)
+	if (check_on_stop(s->on_stop) < 0 || parse_adopt(s->adopt, &adopt) < 0)
 		return cli_fail_usage(&cmd_mount);
 	log_set_level(s->log_level);
 	if (s->ready_fd >= 0)
 		(void)fcntl(s->ready_fd, F_SETFD, FD_CLOEXEC);
-	rc = parse_adopt(s->adopt, &adopt);
-	if (rc == 0)
-		rc = place_find(operands[0], s->mountpoint, operands[1], &place);
+	rc = place_find(operands[0], s->mountpoint, operands[1], &place);
 	if (rc == 0 && strcmp(place.directory, place.mountpoint) == 0)
 		rc = outside_check(place.dirfd, s->force);
 	if (rc < 0)

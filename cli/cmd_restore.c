@@ -34,7 +34,7 @@ static const struct option restore_options[] = {
 	       .kind = OPTION_TIME, .value = "TIME",
 	       .help = "the last state at or before this time"),
 	OPTION(struct restore_settings, force, .name = "force",
-	       .kind = OPTION_FLAG, .help = "replace FILE if it exists"),
+	       .kind = OPTION_FLAG, .typed = true, .help = "replace FILE if it exists"),
 	OPTION(struct restore_settings, parallel, .name = "parallel",
 	       .kind = OPTION_COUNT, .value = "N", .fallback = "8",
 	       .help = "objects fetched at a time"),

@@ -374,7 +374,7 @@ static int take_rest(struct parser *p)
 		if (p->given[o - p->verb->options])
 			continue;
 		options_variable(o->name, variable);
-		text = getenv(variable);
+		text = o->typed ? NULL : getenv(variable);
 		if (text && *text)
 			rc = take(o, variable, text, p->settings);
 		else if (o->fallback)
@@ -436,6 +436,25 @@ static void print_option(const struct option *o, FILE *out)
 	(void)fputc('\n', out);
 }
 
+static void print_environment(const struct verb *verb, FILE *out)
+{
+	char variable[OPTIONS_VARIABLE_SIZE];
+	const char *before = " but";
+
+	(void)fputs("\nEvery option", out);
+	for (const struct option *o = verb->options; o->name; o++) {
+		if (!o->typed)
+			continue;
+		(void)fprintf(out, "%s --%s", before, o->name);
+		before = " and";
+	}
+	options_variable(verb->options[0].name, variable);
+	(void)fprintf(out,
+		      " can also come from the environment, like\n%s; the "
+		      "command line wins.\n",
+		      variable);
+}
+
 void options_help(const struct verb *verb, FILE *out)
 {
 	static const struct option help = {
@@ -443,8 +462,6 @@ void options_help(const struct verb *verb, FILE *out)
 		.letter = 'h',
 		.help = "print this text",
 	};
-	char variable[OPTIONS_VARIABLE_SIZE];
-
 	(void)fputs("Usage: ", out);
 	options_usage(verb, out);
 	(void)fprintf(out, "\n%s\n\nOptions (defaults in parentheses):\n",
@@ -453,9 +470,5 @@ void options_help(const struct verb *verb, FILE *out)
 		if (o->help)
 			print_option(o, out);
 	print_option(&help, out);
-	options_variable(verb->options[0].name, variable);
-	(void)fprintf(out,
-		      "\nEvery option can also come from the environment, "
-		      "like\n%s; the command line wins.\n",
-		      variable);
+	print_environment(verb, out);
 }

@@ -20,7 +20,8 @@
  * An option has its value from the command line (--name VALUE, --name=VALUE,
  * or -x VALUE where it has a letter), else from the environment
  * (LITEBUCKET_NAME, with - as _), else from its default.  An empty variable
- * counts as none, since that is how compose files leave one out.  Options may
+ * counts as none, since that is how compose files leave one out.  What must be
+ * meant each time it is said (--force) is never taken from the environment.  Options may
  * stand before, between and after operands, "--" ends them, and they are never
  * abbreviated: a script must not change its meaning when an option is added.
  */
@@ -54,6 +55,7 @@ struct option {
 	const char *fallback; /* the default, as people write it, or NULL */
 	const char *help;     /* a clause, without a full stop; NULL: for tests */
 	size_t offset;	      /* into the settings */
+	bool typed;	      /* from the command line only, for what is said once */
 };
 
 #define OPTION(type, field, ...)                             \

@@ -90,7 +90,7 @@ static int check_mountpoint_apart(const struct place *place)
 	if (strcmp(place->mountpoint, place->directory) != 0 &&
 	    paths_within(place->mountpoint, place->directory))
 		return error_set(-ERR_USAGE,
-				 "the mountpoint '%s' lies inside '%s', and so "
+				 "--mountpoint '%s' lies inside '%s', and so "
 				 "would contain itself; take one outside, or "
 				 "leave --mountpoint out to mount over DIR",
 				 place->mountpoint, place->directory);
@@ -102,10 +102,10 @@ static int check_mountpoint(const struct place *place)
 	struct stat st;
 
 	if (stat(place->mountpoint, &st) < 0)
-		return error_errno("the mountpoint '%s'", place->mountpoint);
+		return error_errno("--mountpoint '%s'", place->mountpoint);
 	if (!S_ISDIR(st.st_mode))
 		return error_set(-ENOTDIR,
-				 "the mountpoint '%s' is no directory",
+				 "--mountpoint '%s' is no directory",
 				 place->mountpoint);
 	return check_mountpoint_apart(place);
 }

@@ -13,10 +13,42 @@
 static void print_line(const char *kind, const char *fmt, va_list args)
 	__attribute__((format(printf, 2, 0)));
 
+/* Is this parameter of a URL one of ours, which hold no secret? */
+static bool is_parameter(const char *name, size_t length)
+{
+	static const char *const names[] = {
+		"endpoint", "region", "path-style", "ca-bundle", "driver",
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strlen(names[i]) == length &&
+		    memcmp(names[i], name, length) == 0)
+			return true;
+	return false;
+}
+
+/* query: from a URL's question mark on.  Of what is unknown the name stays. */
+static void hide_values(char *query)
+{
+	while (*query == '?' || *query == '&') {
+		char *name = query + 1;
+		size_t length = strcspn(name, "=& '\"");
+		char *value = name + length + (name[length] == '=');
+		size_t size = strcspn(value, "& '\"");
+
+		if (!is_parameter(name, length)) {
+			memmove(value, value + size, strlen(value + size) + 1);
+			size = 0;
+		}
+		query = value + size;
+	}
+}
+
 /*
  * A URL that somebody wrote credentials into (s3://KEY:SECRET@NAME/) is refused,
  * and quoted in the refusal.  A secret may hold a slash, so everything up to the
  * last @ goes.  A file's URL has no such part: three slashes, and then its path.
+ * So is one with a parameter that there is not (?secret_key=...).
  */
 static void hide_credentials(char *line)
 {
@@ -30,6 +62,7 @@ static void hide_credentials(char *line)
 		if (*user != '/' && at &&
 		    memchr(user, ':', (size_t)(at - user)))
 			memmove(user, at, strlen(at) + 1);
+		hide_values(user + strcspn(user, "? '\""));
 		url = user;
 	}
 }

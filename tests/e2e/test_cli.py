@@ -134,6 +134,7 @@ MISTAKES = [
     (["mount", "/dir", "file:///b", "--upload-connections", "0"], "'0' is not a number"),
     (["mount", "/dir", "file:///b", "--ready-fd", "777"], "777 is not open"),
     (["mount", "/dir", "file:///b", "--log-level", "loud"], "'loud' is no log level"),
+    (["mount", "/dir", "file:///b", "--adopt", "foo"], "--adopt: 'foo' is neither local nor bucket"),
     (["restore"], "BUCKET/DB is missing"),
     (["restore", "file:///b/db"], "--output FILE is missing"),
     (["restore", "file:///b/db", "-o"], "-o needs a value"),
@@ -180,6 +181,29 @@ def test_an_option_comes_from_the_environment_and_the_command_line_wins(work):
           env=environment(LITEBUCKET_TXID="xyz"))
     fails(NOT_FOUND, "nowhere", "restore", f"file://{work}/nowhere/db", "--txid", "1",
           env=environment(LITEBUCKET_TXID="xyz", LITEBUCKET_OUTPUT=str(work / "db")))
+
+
+@pytest.mark.parametrize("verb, options", [("mount", ["force", "adopt"]), ("restore", ["force"])])
+def test_what_is_dangerous_is_taken_from_the_command_line_only(work, verb, options):
+    but = " and ".join(f"--{option}" for option in options)
+    assert f"Every option but {but} can also come from" in litebucket(verb, "--help").stdout
+    variables = {f"LITEBUCKET_{option.upper()}": "bucket" for option in options}
+    arguments = {"mount": ["mount", work / "nowhere", f"file://{work}/bucket"],
+                 "restore": ["restore", "-o", work / "db", f"file://{work}/nowhere/db"]}[verb]
+    stderr = fails(NOT_FOUND, "warning", *arguments, env=environment(**variables))
+    assert "nowhere" in stderr.splitlines()[-1]
+    for option in options:
+        assert (f"warning: LITEBUCKET_{option.upper()} in the environment is ignored: --{option} "
+                "is taken from the command line only") in stderr
+
+
+def test_a_forced_restore_is_not_forced_by_a_variable(example, file_bucket, work):
+    sync(example[1])
+    (work / "db").write_text("mine")
+    stderr = fails(FAILED, "warning", "restore", "-o", work / "db",
+                   file_bucket.url_of("sub dir/my app.db"), env=environment(LITEBUCKET_FORCE="true"))
+    assert "exists" in stderr.splitlines()[-1]
+    assert (work / "db").read_text() == "mine"
 
 
 def test_a_misspelt_variable_gives_a_warning(work):
@@ -389,9 +413,22 @@ def test_a_mountpoint_that_cannot_be_is_refused(work):
     bucket = f"file://{work}/bucket"
     mount_refused(USAGE, "lies inside", work / "data", bucket, "--mountpoint",
                   work / "data" / "inside")
-    mount_refused(NOT_FOUND, "nowhere", work / "data", bucket, "--mountpoint", work / "nowhere")
+    mount_refused(NOT_FOUND, "--mountpoint '.*nowhere'", work / "data", bucket, "--mountpoint",
+                  work / "nowhere")
     (work / "file").write_text("")
-    mount_refused(FAILED, "no directory", work / "data", bucket, "--mountpoint", work / "file")
+    mount_refused(FAILED, "--mountpoint '.*file' is no directory", work / "data", bucket,
+                  "--mountpoint", work / "file")
+
+
+def test_without_fuse_a_mount_fails_and_is_not_missing(work):
+    (work / "data").mkdir()
+    (work / "bucket").mkdir()
+    hidden = run("unshare", "-m", "true", check=False)
+    if hidden.returncode != 0:
+        pytest.skip(f"no namespace of our own here: {hidden.stderr.strip()}")
+    result = run("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /dev && exec "$@"', "sh",
+                 LITEBUCKET, "mount", work / "data", f"file://{work}/bucket", check=False)
+    assert result.returncode == FAILED and "/dev/fuse" in result.stderr, result.stderr
 
 
 def test_a_bucket_and_a_directory_that_hold_each_other_are_refused(work):

@@ -32,6 +32,11 @@ def test_secrets_are_in_no_log_message_or_file(s3_bucket, mount, work):
         note(*arguments, environment=wrong)
     note("list", f"s3://key:{WRONG}@bucket/", environment=environment)
     note("list", f"s3://key:{WRONG}/more@bucket/", environment=environment)
+    note("list", f"s3://bucket/p?endpoint=https%3A%2F%2Fkey:{WRONG}@host", environment=environment)
+    for parameters in (f"secret={WRONG}", f"region=r&secret_key={WRONG}&driver=curl", f"x={WRONG}&y"):
+        note("list", f"s3://bucket/p?{parameters}", environment=environment)
+        note("restore", f"s3://bucket/p/db?{parameters}", "-o", work / "db", environment=environment)
+    assert "?region=r&secret_key=&driver=curl': " in said[-3] and "'secret_key'" in said[-3]
 
     said.append(data.log_text())
     assert "level=debug" in data.log_text()

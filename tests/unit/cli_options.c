@@ -24,6 +24,7 @@ struct settings {
 	int64_t time_ms;
 	int fd;
 	enum log_level level;
+	bool danger;
 };
 
 static const struct option table[] = {
@@ -46,6 +47,8 @@ static const struct option table[] = {
 	       .value = "N", .help = "a descriptor"),
 	OPTION(struct settings, level, .name = "level", .kind = OPTION_LEVEL,
 	       .value = "LEVEL", .fallback = "info", .help = "a level"),
+	OPTION(struct settings, danger, .name = "danger", .kind = OPTION_FLAG,
+	       .typed = true, .help = "a danger"),
 	{0},
 };
 
@@ -253,6 +256,17 @@ static void the_environment_gives_what_the_command_line_does_not(void **state)
 	assert_int_equal(settings.pause_ms, 2000);
 }
 
+static void what_must_be_typed_is_not_taken_from_the_environment(void **state)
+{
+	setenv("LITEBUCKET_DANGER", "yes", 1);
+	assert_int_equal(parse("x"), 0);
+	assert_false(settings.danger);
+	assert_int_equal(parse("x --danger"), 0);
+	assert_true(settings.danger);
+	setenv("LITEBUCKET_DANGER", "nonsense", 1);
+	assert_int_equal(parse("x"), 0);
+}
+
 static void a_bad_variable_is_named_unless_it_is_overridden(void **state)
 {
 	setenv("LITEBUCKET_PAUSE", "soon", 1);
@@ -339,6 +353,9 @@ int main(void)
 		cmocka_unit_test(an_empty_operand_is_refused),
 		cmocka_unit_test_teardown(
 			the_environment_gives_what_the_command_line_does_not,
+			clear_environment),
+		cmocka_unit_test_teardown(
+			what_must_be_typed_is_not_taken_from_the_environment,
 			clear_environment),
 		cmocka_unit_test_teardown(
 			a_bad_variable_is_named_unless_it_is_overridden,
