@@ -31,7 +31,10 @@
 struct file_bucket {
 	struct bucket bucket;
 	char *url;
-	int root;
+	char *path;
+	bool create;		 /* what is missing is made by the first put */
+	pthread_mutex_t opening; /* guards root while it is -1 */
+	_Atomic int root;	 /* -1: there is no directory yet */
 	/*
 	 * The file system's clock (another machine's, on NFS) minus ours, as
 	 * the last put found it.
@@ -64,15 +67,103 @@ static void fill_info(struct file_bucket *f, const struct stat *st,
 	format_etag(st, ret->etag);
 }
 
-/* The directory may be removed while we have it open. */
+/*
+ * The directory itself
+ * --------------------
+ *
+ * Once it is open it stays the same one, as long as the bucket is: another that
+ * turns up at its path may be another bucket, or an empty one, and who uses us
+ * has looked at this one.
+ */
+
+/* mkdir -p for an absolute path, in which each step survives a crash. */
+static int make_root(const char *path)
+{
+	char part[PATH_MAX];
+
+	if (strlen(path) >= sizeof(part))
+		return error_set(-ENAMETOOLONG, "the path is too long");
+	for (size_t n = 1; path[n]; n++) {
+		n += strcspn(path + n, "/");
+		memcpy(part, path, n);
+		part[n] = '\0';
+		if (mkdir(part, 0700) == 0) {
+			int rc = io_sync_parent(AT_FDCWD, part);
+
+			if (rc < 0)
+				return rc;
+		} else if (errno != EEXIST) {
+			return error_errno("creating '%s'", part);
+		}
+		if (!path[n])
+			break;
+	}
+	return 0;
+}
+
+/* As root_of(); the lock is held. */
+static int open_root(struct file_bucket *f, bool make)
+{
+	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+	int fd = open(f->path, flags);
+
+	if (fd < 0 && errno == ENOENT && f->create) {
+		int rc = make ? make_root(f->path) : -ENOENT;
+
+		if (rc == -ENOENT)
+			return rc;
+		if (rc < 0)
+			return error_wrap(rc, "creating the bucket %s", f->url);
+		fd = open(f->path, flags);
+	}
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+		return error_set(-ENODEV, "there is no bucket or database at %s: "
+				 "'%s' is no directory", f->url, f->path);
+	if (fd < 0)
+		return error_errno("opening the bucket %s", f->url);
+	return fd;
+}
+
+/*
+ * The directory's descriptor, which stays ours.  -ENOENT, without a sentence:
+ * there is none yet, and make does not ask for it.
+ */
+static int root_of(struct file_bucket *f, bool make)
+{
+	AUTO(unlock) pthread_mutex_t *held = NULL;
+	int root = atomic_load(&f->root);
+
+	if (root >= 0)
+		return root;
+	held = lock(&f->opening);
+	root = atomic_load(&f->root);
+	if (root >= 0)
+		return root;
+	root = open_root(f, make);
+	if (root >= 0)
+		atomic_store(&f->root, root);
+	return root;
+}
+
+/* It may be removed, moved away or covered while we have it open. */
 static int check_root(struct file_bucket *f)
 {
-	struct stat st;
+	int root = atomic_load(&f->root);
+	struct stat ours, there;
 
-	if (fstat(f->root, &st) < 0 || st.st_nlink == 0)
-		return error_set(-ENODEV, "the directory of %s was removed",
-				 f->url);
-	return 0;
+	if (root < 0)
+		return 0;
+	if (fstat(root, &ours) < 0 || ours.st_nlink == 0)
+		return error_set(-ENODEV, "the directory of %s was removed; "
+				 "if it is put back, start again: that looks "
+				 "whether it is the same bucket", f->url);
+	if (stat(f->path, &there) == 0 && there.st_ino == ours.st_ino &&
+	    there.st_dev == ours.st_dev)
+		return 0;
+	return error_set(-ENODEV, "the directory of %s is not at its place any "
+			 "more, or hidden by another: put it back, or start "
+			 "again, which looks whether what is there is the same "
+			 "bucket", f->url);
 }
 
 static int no_such_object(struct file_bucket *f, const char *key)
@@ -95,10 +186,11 @@ static int open_place(struct file_bucket *f, const char *key, bool create,
 		      char path[FILE_PATH_MAX], const char **ret_name)
 {
 	int rc = file_path_of_key(key, path);
+	int root = rc < 0 ? rc : root_of(f, create);
 
-	if (rc < 0)
-		return rc;
-	return file_path_open_parent(f->root, path, create, ret_name);
+	if (root < 0)
+		return root;
+	return file_path_open_parent(root, path, create, ret_name);
 }
 
 /* An object's file, open for reading, and what it is like. */
@@ -306,7 +398,7 @@ static int write_temporary(struct file_bucket *f, const struct bucket_put *put,
 static int take_lock(struct file_bucket *f, int operation)
 {
 	/* Opened anew each time: flock() does not part users of one opening. */
-	AUTO(fd) int fd = openat(f->root, LOCK_NAME, O_RDWR | O_CREAT |
+	AUTO(fd) int fd = openat(atomic_load(&f->root), LOCK_NAME, O_RDWR | O_CREAT |
 						     O_NOFOLLOW | O_CLOEXEC,
 				 0600);
 
@@ -453,10 +545,11 @@ static int file_list_objects(struct bucket *b, const char *prefix,
 {
 	struct file_bucket *f = (struct file_bucket *)b;
 	int rc = check_root(f);
+	int root = rc < 0 ? rc : root_of(f, false);
 
-	if (rc < 0)
-		return rc;
-	return file_list(f->root, prefix, after, limit, fn, arg);
+	if (root < 0)
+		return root == -ENOENT ? 0 : root;
+	return file_list(root, prefix, after, limit, fn, arg);
 }
 
 static int remove_object(struct file_bucket *f, const char *key, bool sync)
@@ -486,9 +579,9 @@ static bool same_directory(const char *a, const char *b)
 	return strncmp(a, b, length) == 0 && !strchr(b + length, '/');
 }
 
-static int file_remove(struct bucket *b, const char *const keys[], size_t n)
+static int remove_objects(struct file_bucket *f, const char *const keys[],
+			  size_t n)
 {
-	struct file_bucket *f = (struct file_bucket *)b;
 	AUTO(fd) int held = take_lock(f, LOCK_SH);
 
 	if (held < 0)
@@ -505,11 +598,48 @@ static int file_remove(struct bucket *b, const char *const keys[], size_t n)
 	return 0;
 }
 
+static int file_remove(struct bucket *b, const char *const keys[], size_t n)
+{
+	struct file_bucket *f = (struct file_bucket *)b;
+	int rc = check_root(f);
+	int root = rc < 0 ? rc : root_of(f, false);
+
+	if (root < 0)
+		return root == -ENOENT ? 0 : root;
+	return remove_objects(f, keys, n);
+}
+
+/* Could the directory be made?  The nearest one above it tells. */
+static int check_above(const struct file_bucket *f)
+{
+	AUTO(mem) char *path = strdup(f->path);
+	char *slash;
+	int rc;
+
+	if (!path)
+		return error_set(-ENOMEM, "out of memory");
+	while ((rc = faccessat(AT_FDCWD, path, W_OK | X_OK, AT_EACCESS)) < 0 &&
+	       errno == ENOENT && (slash = strrchr(path, '/')))
+		slash[slash == path] = '\0';
+	if (rc < 0)
+		return error_errno("the bucket %s does not exist, and cannot "
+				   "be made in '%s'", f->url, path);
+	return 0;
+}
+
+/* Before there is a directory nothing is made for a trial: ours keep both. */
 static int file_probe(struct bucket *b, unsigned *ret_caps)
 {
 	struct file_bucket *f = (struct file_bucket *)b;
 	AUTO(unlock) pthread_mutex_t *held = lock(&f->probing);
+	int root = root_of(f, false);
 
+	if (root == -ENOENT) {
+		*ret_caps = BUCKET_IF_ABSENT | BUCKET_IF_MATCH;
+		return check_above(f);
+	}
+	if (root < 0)
+		return root;
 	if (!f->probed) {
 		int rc = bucket_probe_conditions(b, &f->caps);
 
@@ -525,9 +655,13 @@ static void file_free(struct bucket *b)
 {
 	struct file_bucket *f = (struct file_bucket *)b;
 
-	fd_cleanup(&f->root);
+	int root = atomic_load(&f->root);
+
+	fd_cleanup(&root);
 	(void)pthread_mutex_destroy(&f->probing);
+	(void)pthread_mutex_destroy(&f->opening);
 	free(f->url);
+	free(f->path);
 	free(f);
 }
 
@@ -542,70 +676,32 @@ static const struct bucket_ops file_ops = {
 	.free = file_free,
 };
 
-/* mkdir -p for an absolute path, in which each step survives a crash. */
-static int make_root(const char *path)
-{
-	char part[PATH_MAX];
-
-	if (strlen(path) >= sizeof(part))
-		return error_set(-ENAMETOOLONG, "the path is too long");
-	for (size_t n = 1; path[n]; n++) {
-		n += strcspn(path + n, "/");
-		memcpy(part, path, n);
-		part[n] = '\0';
-		if (mkdir(part, 0700) == 0) {
-			int rc = io_sync_parent(AT_FDCWD, part);
-
-			if (rc < 0)
-				return rc;
-		} else if (errno != EEXIST) {
-			return error_errno("creating '%s'", part);
-		}
-		if (!path[n])
-			break;
-	}
-	return 0;
-}
-
-static int open_root(const struct bucket_url *url, bool create)
-{
-	const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
-	int fd = open(url->path, flags);
-
-	if (fd < 0 && errno == ENOENT && create) {
-		int rc = make_root(url->path);
-
-		if (rc < 0)
-			return error_wrap(rc, "creating the bucket %s",
-					  url->text);
-		fd = open(url->path, flags);
-	}
-	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-		return error_set(-ENODEV, "there is no bucket or database at %s: "
-				 "'%s' is no directory", url->text, url->path);
-	if (fd < 0)
-		return error_errno("opening the bucket %s", url->text);
-	return fd;
-}
-
 int bucket_file_new(const struct bucket_url *url, bool create,
 		    struct bucket **ret)
 {
-	AUTO(fd) int root = open_root(url, create);
-	AUTO(mem) char *text = strdup(url->text);
-	AUTO(mem) struct file_bucket *f = malloc(sizeof(*f));
+	struct file_bucket *f = malloc(sizeof(*f));
+	int rc;
 
-	if (root < 0)
-		return root;
-	if (!text || !f)
+	if (!f)
 		return error_set(-ENOMEM, "out of memory");
 	*f = (struct file_bucket){
-		.bucket = { .ops = &file_ops, .url = text },
-		.url = text,
-		.root = TAKE_FD(root),
+		.bucket = { .ops = &file_ops },
+		.url = strdup(url->text),
+		.path = strdup(url->path),
+		.create = create,
+		.root = -1,
+		.opening = PTHREAD_MUTEX_INITIALIZER,
 		.probing = PTHREAD_MUTEX_INITIALIZER,
 	};
-	(void)TAKE(text);
-	*ret = &TAKE(f)->bucket;
+	f->bucket.url = f->url;
+	if (!f->url || !f->path)
+		rc = error_set(-ENOMEM, "out of memory");
+	else
+		rc = root_of(f, false);
+	if (rc < 0 && rc != -ENOENT) {
+		file_free(&f->bucket);
+		return rc;
+	}
+	*ret = &f->bucket;
 	return 0;
 }

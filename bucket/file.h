@@ -15,6 +15,10 @@
  * threads and processes alike.  Names of ours hold a '~', which no key has,
  * so that they never collide with an object and are never listed.
  *
+ * The directory is opened once.  When it is removed, moved away or covered, every
+ * operation is -ENODEV: what lies at its path then may be another bucket, or an
+ * empty one, which only a start looks at.
+ *
  * Any number of processes may use one directory.  Symbolic links below it are
  * not followed.  Files are 0600 and directories 0700: they hold what private
  * databases hold.
@@ -30,8 +34,8 @@ struct bucket;
 struct bucket_url;
 
 /*
- * create: make the directory (and those above it) when it does not exist;
- * without it that is -ENODEV.
+ * create: a directory that does not exist is an empty bucket, and made (with
+ * those above it) by the first put; without it that is -ENODEV.
  */
 int bucket_file_new(const struct bucket_url *url, bool create,
 		    struct bucket **ret);

@@ -52,8 +52,8 @@ static inline void bucket_url_cleanup(struct bucket_url *url)
  * Credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
  * AWS_SESSION_TOKEN.
  *
- * create: make the directory of a file:// bucket when it does not exist;
- * without it that is -ENODEV.  -EACCES: no credentials in the environment.
+ * create: the first put makes the directory of a file:// bucket that does not
+ * exist; without it that is -ENODEV.  -EACCES: no credentials in the environment.
  */
 int bucket_open(const char *text, bool create, struct bucket **ret);
 

@@ -455,6 +455,46 @@ def test_another_bucket_than_before_is_not_taken_for_it(bucket, mount, work):
     assert texts(work / "again") == ["one", "two"]
 
 
+def test_a_bucket_directory_is_made_by_the_first_upload_and_by_nothing_else(mount, work):
+    bucket = harness.FileBucket(work / "not" / "there")
+    for verb in (["list"], ["history"], ["restore", "-o", work / "db"]):
+        refused(NOT_FOUND, "no bucket", *verb, bucket.url_of("app.db"))
+    with mount(bucket) as data:
+        assert json.loads(litebucket("status", "--json", data.point).stdout)["databases"] == []
+        assert not (work / "not").exists()
+        data.wait_for_log("the first upload makes it.* path=.*/not/there")
+        commit(data / "app.db", "one")
+        sync(data / "app.db")
+    restore(bucket, "app.db", work / "restored")
+    # Nor by a mount that is refused.
+    shutil.rmtree(work / "not")
+    with pytest.raises(harness.MountFailed, match="another bucket than before"):
+        mount(bucket).start()
+    assert not (work / "not").exists()
+
+
+def test_a_bucket_directory_that_is_replaced_while_mounted_is_not_written_to(file_bucket, mount,
+                                                                             work):
+    def error():
+        database, = json.loads(litebucket("status", "--json", data.point).stdout)["databases"]
+        return database["state"] == "retrying" and database["error"]
+
+    with mount(file_bucket) as data:
+        commit(data / "app.db", "one")
+        sync(data / "app.db")
+        file_bucket.directory.rename(work / "away")
+        file_bucket.directory.mkdir()
+        commit(data / "app.db", "two")
+        said = harness.eventually(error, 30, "status shows no trouble")
+        assert "not at its place" in said and "put it back" in said
+        assert list(file_bucket.directory.iterdir()) == []
+        file_bucket.directory.rmdir()
+        (work / "away").rename(file_bucket.directory)
+        sync(data / "app.db")
+    restore(file_bucket, "app.db", work / "restored")
+    assert texts(work / "restored") == ["one", "two"]
+
+
 def test_a_directory_is_mounted_once(file_bucket, mount, work):
     other = work / "other-bucket"
     other.mkdir()

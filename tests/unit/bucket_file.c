@@ -50,7 +50,7 @@ static struct bucket *contract_open(void)
 	static int n;
 
 	(void)snprintf(root, sizeof(root), "%s/%d", scratch, n++);
-	return open_at(root);
+	return mkdir(root, 0700) == 0 ? open_at(root) : NULL;
 }
 
 static unsigned contract_keeps(void)
@@ -333,17 +333,84 @@ static void a_missing_directory_is_made_only_when_asked_for(void **state)
 	contract_assert_refused(bucket_open(url, true, &b), -ENODEV);
 }
 
-static void a_removed_directory_is_no_empty_bucket(void **state)
+static void only_a_put_makes_the_directory(void **state)
 {
 	AUTO(buf) struct buf got = BUF_INIT(16);
-	struct bucket *b = open_at(at("gone"));
+	struct bucket *b = open_at(at("x/y"));
+	unsigned caps = 0;
 
 	assert_non_null(b);
-	assert_int_equal(rmdir(at("gone")), 0);
+	contract_assert_refused(contract_get(b, "k", 0, 1, &got), -ENOENT);
+	contract_assert_lists(b, "", NULL, 0, "");
+	contract_assert_ok(bucket_remove(b, (const char *[]){ "k" }, 1));
+	contract_assert_ok(bucket_probe(b, &caps));
+	assert_int_equal(caps, BUCKET_IF_ABSENT | BUCKET_IF_MATCH);
+	assert_false(exists(at("x")));
+	contract_assert_ok(contract_put(b, "k", "x", NULL));
+	contract_assert_holds(b, "k", "x");
+	bucket_free(b);
+}
+
+static void where_no_directory_can_be_made_a_probe_says_so(void **state)
+{
+	struct bucket *b = open_at(at("x/y"));
+	unsigned caps;
+
+	assert_non_null(b);
+	if (geteuid() != 0)
+		skip();
+	/* To be seen by anybody, and written to by root. */
+	assert_int_equal(chmod(scratch, 0755), 0);
+	assert_int_equal(chmod(root, 0755), 0);
+	assert_int_equal(seteuid(65534), 0);
+	contract_assert_refused(bucket_probe(b, &caps), -EACCES);
+	contract_assert_refused(contract_put(b, "k", "x", NULL), -EACCES);
+	assert_int_equal(seteuid(0), 0);
+	assert_int_equal(chmod(scratch, 0700), 0);
+	bucket_free(b);
+}
+
+static void assert_gone(struct bucket *b)
+{
+	AUTO(buf) struct buf got = BUF_INIT(16);
+
 	contract_assert_refused(contract_get(b, "k", 0, 1, &got), -ENODEV);
 	contract_assert_refused(contract_put(b, "k", "x", NULL), -ENODEV);
 	contract_assert_refused(bucket_list(b, "", NULL, 0, contract_join,
 					    &got), -ENODEV);
+	contract_assert_refused(bucket_remove(b, (const char *[]){ "k" }, 1),
+				-ENODEV);
+}
+
+static void a_removed_directory_is_no_empty_bucket(void **state)
+{
+	struct bucket *b;
+
+	assert_int_equal(mkdir(at("gone"), 0700), 0);
+	assert_non_null(b = open_at(at("gone")));
+	assert_int_equal(rmdir(at("gone")), 0);
+	assert_gone(b);
+	/* Nor is the one that is made anew. */
+	assert_int_equal(mkdir(at("gone"), 0700), 0);
+	assert_gone(b);
+	bucket_free(b);
+}
+
+static void a_directory_that_was_moved_away_is_used_again_once_it_is_back(
+	void **state)
+{
+	struct bucket *b;
+
+	assert_int_equal(mkdir(at("here"), 0700), 0);
+	assert_non_null(b = open_at(at("here")));
+	assert_int_equal(rename(at("here"), at("there")), 0);
+	assert_gone(b);
+	assert_int_equal(mkdir(at("here"), 0700), 0);
+	assert_gone(b);
+	assert_int_equal(rename(at("there"), at("here")), 0);
+	contract_assert_ok(contract_put(b, "k", "x", NULL));
+	contract_assert_holds(b, "k", "x");
+	assert_true(exists(at("here/k")));
 	bucket_free(b);
 }
 
@@ -661,7 +728,11 @@ int main(void)
 		CONTRACT_TEST(links_do_not_lead_out_of_the_bucket),
 		CONTRACT_TEST(a_key_above_or_below_another_is_refused),
 		CONTRACT_TEST(a_missing_directory_is_made_only_when_asked_for),
+		CONTRACT_TEST(only_a_put_makes_the_directory),
+		CONTRACT_TEST(where_no_directory_can_be_made_a_probe_says_so),
 		CONTRACT_TEST(a_removed_directory_is_no_empty_bucket),
+		CONTRACT_TEST(
+			a_directory_that_was_moved_away_is_used_again_once_it_is_back),
 		CONTRACT_TEST(of_racing_processes_one_takes_each_slot),
 		CONTRACT_TEST(no_update_by_racing_processes_is_lost),
 		CONTRACT_TEST(
