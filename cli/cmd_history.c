@@ -95,11 +95,12 @@ static int add_row(const struct restorer_point *p, void *arg)
 	struct columns *t = points->table;
 	char txid[LTX_TXID_TEXT_SIZE];
 	char time[CLOCK_TEXT_SIZE];
-	char object[REPORT_SIZE_TEXT], size[REPORT_SIZE_TEXT];
+	char object[REPORT_SIZE_TEXT], size[REPORT_SIZE_TEXT] = "-";
 
 	ltx_txid_format(p->txid, txid);
 	clock_format(p->timestamp_ms, time);
-	report_size((uint64_t)p->page_size * p->commit, size);
+	if (p->kind != LTX_DROP)
+		report_size((uint64_t)p->page_size * p->commit, size);
 	report_size(p->size, object);
 	columns_cell(t, "%s", txid);
 	columns_cell(t, "%s", time);
@@ -151,7 +152,9 @@ const struct verb cmd_history = {
 		"oldest first: its\n"
 		"TXID and time, the size of the database then, and the object "
 		"that holds the\n"
-		"change. Reads the header of each object.",
+		"change; and when the database was dropped, which is a line of "
+		"kind drop.\n"
+		"Reads the header of each object.",
 	.options = history_options,
 	.settings_size = sizeof(struct history_settings),
 	.run = run,

@@ -28,9 +28,10 @@ static void format_lag(double seconds, char *ret, size_t size)
 {
 	if (seconds <= 0)
 		(void)snprintf(ret, size, "-");
-	else if (seconds < 120)
-		(void)snprintf(ret, size, "%.1f s", seconds);
-	else if (seconds < 7200)
+	else if (seconds < 119.95)
+		(void)snprintf(ret, size, "%.1f s",
+			       seconds < 0.1 ? 0.1 : seconds);
+	else if (seconds < 7170)
 		(void)snprintf(ret, size, "%.0f min", seconds / 60);
 	else
 		(void)snprintf(ret, size, "%.1f h", seconds / 3600);
@@ -89,14 +90,18 @@ static void print_errors(const json_t *databases)
 /* What stays on the disk until somebody removes it. */
 static void print_aside(const json_t *status)
 {
+	const char *directory = text_of(status, "directory");
+	bool hidden = strcmp(directory, text_of(status, "mount")) == 0;
 	size_t i;
 	json_t *kept;
 
 	json_array_foreach(json_object_get(status, "aside"), i, kept)
-		(void)printf("%s: what it was is kept in %s/.litebucket/aside/%s; "
-			     "remove that when nobody needs it\n",
-			     text_of(kept, "path"), text_of(status, "directory"),
-			     text_of(kept, "directory"));
+		(void)printf("%s: what it was is kept in %s/.litebucket/aside/%s"
+			     "%s; remove that when nobody needs it\n",
+			     text_of(kept, "path"), directory,
+			     text_of(kept, "directory"),
+			     hidden ? ", which is hidden until it is unmounted" :
+				      "");
 }
 
 /* How much waits for the bucket matters once nothing more may. */
@@ -112,8 +117,8 @@ static void print_spool(const json_t *spool)
 	report_size((uint64_t)json_integer_value(
 			    json_object_get(spool, "max_bytes")),
 		    max);
-	(void)printf("spool   full: %s of %s wait for the bucket, and commits "
-		     "gather until there is room\n",
+	(void)printf("spool   full: %s of %s wait for the bucket; what did not "
+		     "fit gathers until there is room\n",
 		     bytes, max);
 }
 

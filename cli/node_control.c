@@ -282,6 +282,30 @@ static bool is_forgotten(struct node *n, const struct capture_status *status)
 	return status->dropped && db && atomic_load(&db->refused);
 }
 
+static const char *path_at(const struct report *r, size_t i)
+{
+	const json_t *o = json_array_get(r->databases, i);
+	const char *path = json_string_value(json_object_get(o, "path"));
+
+	return path ? path : "";
+}
+
+/* By name; most come in order, but for those that are unread or held back. */
+static size_t place_of(const struct report *r, const char *path)
+{
+	size_t low = 0, high = json_array_size(r->databases);
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (strcmp(path_at(r, middle), path) <= 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 /* A capture_status_fn; arg is the report. */
 static int add_database(const struct capture_status *status, void *arg)
 {
@@ -289,21 +313,17 @@ static int add_database(const struct capture_status *status, void *arg)
 
 	if (!is_asked(r->path, status->path) || is_forgotten(r->node, status))
 		return 0;
-	if (json_array_append_new(r->databases, json_of(r->node, status)) < 0)
+	if (json_array_insert_new(r->databases, place_of(r, status->path),
+				  json_of(r->node, status)) < 0)
 		return error_set(-ENOMEM, "out of memory for the status");
 	return 0;
 }
 
 static bool is_listed(const struct report *r, const char *path)
 {
-	size_t i;
-	json_t *o;
+	size_t place = place_of(r, path);
 
-	json_array_foreach(r->databases, i, o)
-		if (strcmp(json_string_value(json_object_get(o, "path")),
-			   path) == 0)
-			return true;
-	return false;
+	return place > 0 && strcmp(path_at(r, place - 1), path) == 0;
 }
 
 /* One that is held back before capture knows of it; arg is the report. */
@@ -376,7 +396,8 @@ static int print_status(const struct report *r, struct buf *ret)
 	report_field(&d, "aside", json_aside(n));
 	if (!d)
 		return error_set(-ENOMEM, "out of memory for the status");
-	rc = json_dump_callback(d, append, ret, JSON_COMPACT);
+	rc = json_dump_callback(d, append, ret,
+				JSON_COMPACT | REPORT_JSON_REALS);
 	json_decref(d);
 	return rc < 0 ? error_set(-EFBIG, "the status is too long") : 0;
 }

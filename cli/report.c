@@ -130,7 +130,7 @@ int report_json(json_t *document)
 	if (!document)
 		return error_set(-ENOMEM,
 				 "out of memory for the JSON document");
-	rc = json_dumpf(document, stdout, JSON_INDENT(2));
+	rc = json_dumpf(document, stdout, JSON_INDENT(2) | REPORT_JSON_REALS);
 	json_decref(document);
 	if (rc < 0 || putchar('\n') == EOF)
 		return error_set(-EIO,

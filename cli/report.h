@@ -25,6 +25,9 @@ void report_warning(const char *fmt, ...) PRINTF_LIKE(1, 2);
  */
 int report_finish(int code);
 
+/* A flag of jansson's: so many digits that milliseconds are told, and no more. */
+#define REPORT_JSON_REALS JSON_REAL_PRECISION(12)
+
 /*
  * Print a document on stdout; takes the reference.  NULL is -ENOMEM.  All have
  * the version that report_document() gives them.

@@ -191,9 +191,11 @@ static int outside_range(const struct choice *c,
 	return error_set(-ENOENT,
 			 "%s is outside of what can be restored, %s "
 			 "(transaction %016" PRIx64
-			 ") to %s (transaction %016" PRIx64 ")",
+			 ") to %s (transaction %016" PRIx64 ")%s",
 			 asked, first, points[0].max_txid, last,
-			 points[n - 1].max_txid);
+			 points[n - 1].max_txid,
+			 timestamp_ms < header.timestamp_ms ? "" :
+			 "; without a time the last one is restored");
 }
 
 /*

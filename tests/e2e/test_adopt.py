@@ -139,6 +139,8 @@ def test_an_older_copy_is_rolled_forward(bucket, mount, work):
         sync(data / "app.db")
         expected = copy_at_rest(data / "app.db", work / "expected")
         data.wait_for_log("the bucket is ahead")
+        assert re.search("app.db: .*/aside/.*, which is hidden until it is unmounted; remove",
+                         litebucket("status", data.point).stdout)
         old = data.directory / ".litebucket" / "aside" / kept(data)[0]["directory"]
     assert rows(old / "database") == [1]
     assert before.items() <= objects(bucket).items()
@@ -246,6 +248,8 @@ def test_a_directory_of_before_with_changes_waits_for_a_decision(bucket, mount, 
         assert "--adopt" in status(data, "app.db")["error"]
         assert len(re.findall("database is closed", data.log_text())) == 1
         sync(data / "new.db")
+        document = json.loads(litebucket("status", "--json", data.point).stdout)
+        assert [o["path"] for o in document["databases"]] == ["app.db", "new.db"]
     assert rows(work / "old" / "app.db") == [1, 9]
     assert {key: value for key, value in objects(bucket).items() if "app.db" in key} == before
 

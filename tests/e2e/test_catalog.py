@@ -147,6 +147,8 @@ def test_a_dropped_database_is_shown_refused_and_restorable(bucket, mount, work)
     points = json.loads(litebucket("history", "--json", bucket.url_of("app.db"),
                                    env=bucket.environment()).stdout)["points"]
     assert (points[-1]["txid"], points[-1]["kind"]) == (drop, "drop")
+    table = litebucket("history", bucket.url_of("app.db"), env=bucket.environment()).stdout
+    assert re.search(rf"^{drop}  {re.escape(line['time'])} +- +0 +131 B  drop$", table, re.M), table
 
     sentence = refused(NOT_FOUND, "dropped at", "restore", "-o", work / "out",
                        bucket.url_of("app.db"), env=bucket.environment())

@@ -580,6 +580,8 @@ def test_what_stays_in_the_spool_is_reported_and_a_failure(unsteady, mount, work
         status = harness.eventually(lambda: trouble(data.point), 30, "status shows no trouble")
         assert status["state"] == "retrying" and status["spool_batches"] == 1, status
         assert 0 < status["lag_seconds"] < 30 and status["spool_bytes"] > 0, status
+        text = litebucket("status", "--json", data.point).stdout
+        assert re.search(r'"lag_seconds": \d+\.\d{1,3}\n', text), text
         started = time.monotonic()
         assert data.stop() == FAILED
         assert time.monotonic() - started < 10

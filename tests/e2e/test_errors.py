@@ -87,6 +87,7 @@ def test_a_time_out_of_range(filled, work, when):
                    bucket.url_of("app.db"), bucket=bucket)
     stated = re.findall(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", line.replace(when, ""))
     assert stated, f"the range is not stated: {line}"
+    assert ("without a time the last one is restored" in line) == (when > stated[-1])
     assert nothing_left(out)
 
 
