@@ -184,7 +184,7 @@ static int take_up_state_of(struct capture *c, struct db *db)
 	if (!is_as_left(c, db)) {
 		db_compare(db, 1, c->run && db->position.clean == c->run ?
 					  "it was changed while not mounted" :
-					  "it was not left by a clean stop");
+					  "it was not left by a clean stop here");
 		return 0;
 	}
 	(void)db_settled(db, db_writes_begun(db));
