@@ -6,6 +6,7 @@ import itertools
 import os
 import sqlite3
 import sys
+import time
 
 DIRECTORY = sys.argv[1]
 
@@ -31,6 +32,9 @@ def turn(number):
         os.rename(path("side.db"), path("moved.db"))
     if number % 4 == 3:
         os.unlink(path("moved.db"))
+    # What comes and goes faster than the catalog is written is not in it.
+    if number % 20 in (1, 3):
+        time.sleep(1.3)
 
 
 for each in itertools.count():
