@@ -130,8 +130,10 @@ def test_the_state_directory_cannot_be_seen_or_made(data):
 
 
 def test_a_database_gets_no_second_name(data):
-    sqlite3.connect(data / "app.db").execute("CREATE TABLE t(a)")
+    db = sqlite3.connect(data / "app.db")
+    db.execute("CREATE TABLE t(a)")
     refused(errno.EPERM, os.link, data / "app.db", data / "other.db")
+    db.close()
 
 
 def test_a_large_directory_lists_every_name_once(data):
