@@ -34,16 +34,17 @@ int64_t bucket_retry_bound_ms(const struct bucket_retry_config *config,
 	return bound < config->cap_ms ? bound : config->cap_ms;
 }
 
+/* From 1 ms on: a try that follows at once would be no other chance. */
 static void pause_before_next(const struct retry *r, unsigned n)
 {
 	int64_t bound = bucket_retry_bound_ms(&r->config, n);
 	uint64_t random;
 
-	if (bound < 0)
-		bound = 0;
+	if (bound < 1)
+		bound = 1;
 	io_random(&random, sizeof(random));
 	bucket_patience_sleep(r->config.sleep_ms,
-			      (int64_t)(random % ((uint64_t)bound + 1)));
+			      1 + (int64_t)(random % (uint64_t)bound));
 }
 
 /*

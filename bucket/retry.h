@@ -7,8 +7,8 @@
  *
  * Errors for which bucket_transient() holds are tried again up to tries times
  * in all, with exponential backoff (from first_ms, doubled, at most cap_ms)
- * and full jitter: each pause is a random part of the current bound, so that
- * many nodes do not come back in step.
+ * and full jitter: each pause is a random part, from 1 ms, of the current
+ * bound, so that many nodes do not come back in step.
  *
  * A get that broke off goes on where it stopped, bound to the ETag it began
  * with, so that the sink never gets a mixture of two objects; when the object

@@ -236,9 +236,33 @@ static void transient_failures_are_tried_again_with_pauses(void **state)
 
 	assert_int_equal(bucket_head(b, "key", &info), 0);
 	assert_int_equal(n_pauses, 2);
-	assert_in_range(pauses[0], 0, 100);
-	assert_in_range(pauses[1], 0, 200);
+	assert_in_range(pauses[0], 1, 100);
+	assert_in_range(pauses[1], 1, 200);
 	finish(b, &s);
+}
+
+/* Whatever chance gives: there is a pause. */
+static void no_try_follows_at_once(void **state)
+{
+	static const struct bucket_retry_config shortest = {
+		.tries = 2,
+		.first_ms = 1,
+		.cap_ms = 1,
+		.sleep_ms = note_pause,
+	};
+
+	for (int i = 0; i < 50; i++) {
+		struct script s = SCRIPT(FAILS(-ETIMEDOUT), WORKS);
+		struct bucket_info info;
+		struct bucket *b;
+
+		n_pauses = 0;
+		assert_int_equal(bucket_retry_new(&s.bucket, &shortest, &b), 0);
+		assert_int_equal(bucket_head(b, "key", &info), 0);
+		assert_int_equal(n_pauses, 1);
+		assert_int_equal(pauses[0], 1);
+		finish(b, &s);
+	}
 }
 
 static void pauses_are_random(void **state)
@@ -573,6 +597,7 @@ int main(void)
 		cmocka_unit_test(only_the_named_errors_are_transient),
 		cmocka_unit_test(
 			transient_failures_are_tried_again_with_pauses),
+		cmocka_unit_test(no_try_follows_at_once),
 		cmocka_unit_test(pauses_are_random),
 		cmocka_unit_test(it_gives_up_after_its_tries_and_says_so),
 		cmocka_unit_test(other_failures_are_final_at_once),
