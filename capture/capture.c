@@ -704,6 +704,17 @@ static void get_waits(struct db *db, struct capture_status *ret)
 	ret->pending |= ret->waits[0] != '\0';
 }
 
+/* A file that is no database yet is shown after so many quiet times. */
+enum { WAITS_QUIETS = 5 };
+
+/* What is being written may become a database or not, so not at once. */
+static bool is_long_waited_for(struct db *db)
+{
+	int64_t since = clock_monotonic_ms() - atomic_load(&db->resting_ms);
+
+	return db->waits[0] && since >= WAITS_QUIETS * db_quiet_ms(db);
+}
+
 /* False for a file that is no database, and for one that is not taken up yet. */
 static bool get_status(struct db *db, struct capture_status *ret)
 {
@@ -724,7 +735,7 @@ static bool get_status(struct db *db, struct capture_status *ret)
 	get_waits(db, ret);
 	ret->dropped = db->position.dropped && db->page_size == 0;
 	(void)snprintf(ret->error, sizeof(ret->error), "%s", db->error);
-	return db->spool || db->error[0] || ret->waits[0];
+	return db->spool || db->error[0] || is_long_waited_for(db);
 }
 
 static int compare_paths(const void *a, const void *b)
