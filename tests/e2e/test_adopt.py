@@ -673,15 +673,16 @@ def test_we_go_on_behind_what_litestream_wrote(work, mount, judges):
 def test_a_large_database_that_is_decided_about_keeps_no_other_waiting(file_bucket, mount, work):
     """Who opens one waits for it, and gets the file that came in its place."""
     names = ["a.db", "b.db", "c.db"]
+    first = {}
     with mount(file_bucket, name="first") as data:
         for name in names:
             commit(data / name, 1)
-            first = sync(data / name)
+            first[name] = sync(data / name)
             commit(data / name, 2, random.randbytes(8 << 20))
             sync(data / name)
     (work / "second").mkdir()
     for name in names:
-        restore(file_bucket, name, work / "second" / name, first)
+        restore(file_bucket, name, work / "second" / name, first[name])
     small = (work / "second" / "a.db").stat().st_size
     with mount(file_bucket, name="second") as data:
         # Names, attributes and other files do not wait.
