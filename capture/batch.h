@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 #include "capture/pgmap.h"
-#include "capture/wal.h"
+#include "sqlite/wal.h"
 
 enum { BATCH_MEMORY = 1 << 20 };
 

@@ -13,7 +13,7 @@
 
 #include "base/cleanup.h"
 #include "capture/pgmap.h"
-#include "capture/wal.h"
+#include "sqlite/wal.h"
 
 struct content {
 	int main_fd, wal_fd;	/* wal_fd is -1 where there is no WAL */

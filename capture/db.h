@@ -99,12 +99,12 @@
 
 #include "capture/batch.h"
 #include "capture/capture.h"
-#include "capture/format.h"
 #include "capture/pages.h"
 #include "capture/pgmap.h"
 #include "capture/position.h"
-#include "capture/wal.h"
 #include "ltx/header.h"
+#include "sqlite/format.h"
+#include "sqlite/wal.h"
 
 /* Pages written since they were last looked at. */
 struct dirty {

@@ -15,8 +15,8 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/io.h"
-#include "capture/format.h"
 #include "cli/helper_wire.h"
+#include "sqlite/format.h"
 
 #include "cli/helper.h"
 

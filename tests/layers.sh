@@ -4,13 +4,14 @@
 set -eu
 root=${1:-$(dirname "$0")/..}
 cd "$root"
-layers="base ltx bucket capture uploader restorer fuse cli"
+layers="base ltx sqlite bucket capture uploader restorer fuse cli"
 allowed() {
     case $1 in
     base) echo base ;;
     ltx) echo ltx base ;;
+    sqlite) echo sqlite ltx base ;;
     bucket) echo bucket ltx base ;;
-    capture) echo capture ltx base ;;
+    capture) echo capture sqlite ltx base ;;
     uploader) echo uploader bucket ltx base ;;
     restorer) echo restorer bucket ltx base ;;
     fuse) echo fuse capture base ;;

@@ -57,7 +57,7 @@ ELSEWHERE = dict.fromkeys(
 def named_points():
     """Every point in the source at which a test build can be killed."""
     names = set()
-    for layer in ("base", "ltx", "bucket", "capture", "uploader", "restorer", "fuse", "cli"):
+    for layer in ("base", "ltx", "sqlite", "bucket", "capture", "uploader", "restorer", "fuse", "cli"):
         for file in (harness.ROOT / layer).glob("*.c"):
             names.update(re.findall(r'\bFAILPOINT\("([^"]+)"\)', file.read_text()))
     assert names

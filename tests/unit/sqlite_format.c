@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "capture/format.h"
+#include "sqlite/format.h"
 
 static void what_a_name_says_is_its_role(void **state)
 {

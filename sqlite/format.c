@@ -4,7 +4,7 @@
 #include "base/bytes.h"
 #include "ltx/header.h"
 
-#include "capture/format.h"
+#include "sqlite/format.h"
 
 bool format_parse_header(const uint8_t *data, struct format_header *ret)
 {

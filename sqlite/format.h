@@ -1,9 +1,9 @@
-#ifndef LITEBUCKET_CAPTURE_FORMAT_H
-#define LITEBUCKET_CAPTURE_FORMAT_H
+#ifndef LITEBUCKET_SQLITE_FORMAT_H
+#define LITEBUCKET_SQLITE_FORMAT_H
 
 /*
- * What capture needs to know of SQLite's file formats
- * ===================================================
+ * What we need to know of SQLite's file formats
+ * =============================================
  *
  * Database, first hundred bytes (sqlite.org/fileformat2.html, section 1.3):
  *

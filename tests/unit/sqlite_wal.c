@@ -12,7 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "capture/wal.h"
+#include "sqlite/wal.h"
 
 enum { PAGE = 512, FRAME = PAGE + WAL_FRAME_HEADER_SIZE };
 

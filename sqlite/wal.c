@@ -6,7 +6,7 @@
 #include "base/io.h"
 #include "ltx/header.h"
 
-#include "capture/wal.h"
+#include "sqlite/wal.h"
 
 /* SQLite's walChecksumBytes(): two running sums over pairs of words. */
 static void checksum(bool big_endian, const uint8_t *data, size_t size,

@@ -1,5 +1,5 @@
-#ifndef LITEBUCKET_CAPTURE_WAL_H
-#define LITEBUCKET_CAPTURE_WAL_H
+#ifndef LITEBUCKET_SQLITE_WAL_H
+#define LITEBUCKET_SQLITE_WAL_H
 
 /*
  * Reading a write-ahead log beside SQLite
