@@ -8,9 +8,11 @@
 
 #include "sqlite/wal.h"
 
+enum { WAL_MAGIC = 0x377f0682, WAL_VERSION = 3007000 };
+
 /* SQLite's walChecksumBytes(): two running sums over pairs of words. */
-static void checksum(bool big_endian, const uint8_t *data, size_t size,
-		     uint32_t sum[2])
+void wal_checksum(bool big_endian, const uint8_t *data, size_t size,
+		  uint32_t sum[2])
 {
 	uint32_t a = sum[0], b = sum[1];
 
@@ -42,13 +44,13 @@ int wal_begin(int fd, struct wal_cursor *ret)
 		return 0;
 	magic = get_be32(header);
 	c.page_size = get_be32(header + 8);
-	if ((magic & ~1u) != 0x377f0682 || get_be32(header + 4) != 3007000 ||
+	if ((magic & ~1u) != WAL_MAGIC || get_be32(header + 4) != WAL_VERSION ||
 	    !ltx_page_size_valid(c.page_size))
 		return 0;
 	c.big_endian = magic & 1;
 	c.salt[0] = get_be32(header + 16);
 	c.salt[1] = get_be32(header + 20);
-	checksum(c.big_endian, header, 24, c.checksum);
+	wal_checksum(c.big_endian, header, 24, c.checksum);
 	if (c.checksum[0] != get_be32(header + 24) ||
 	    c.checksum[1] != get_be32(header + 28))
 		return 0;
@@ -85,9 +87,9 @@ static bool frame_follows(struct wal_cursor *c, const uint8_t *frame)
 	if (get_be32(frame) == 0 || get_be32(frame + 8) != c->salt[0] ||
 	    get_be32(frame + 12) != c->salt[1])
 		return false;
-	checksum(c->big_endian, frame, 8, c->checksum);
-	checksum(c->big_endian, frame + WAL_FRAME_HEADER_SIZE, c->page_size,
-		 c->checksum);
+	wal_checksum(c->big_endian, frame, 8, c->checksum);
+	wal_checksum(c->big_endian, frame + WAL_FRAME_HEADER_SIZE, c->page_size,
+		     c->checksum);
 	return c->checksum[0] == get_be32(frame + 16) &&
 	       c->checksum[1] == get_be32(frame + 20);
 }
@@ -177,4 +179,42 @@ int64_t wal_advance(int fd, struct wal_cursor *cursor, uint32_t **ret_pgnos)
 	*cursor = committed;
 	*ret_pgnos = pgnos.items;
 	return (int64_t)n_committed;
+}
+
+void wal_make_header(uint8_t ret[WAL_HEADER_SIZE], uint32_t page_size,
+		     uint32_t checkpoint, const uint32_t salt[2],
+		     struct wal_cursor *ret_cursor)
+{
+	struct wal_cursor c = {
+		.page_size = page_size,
+		.big_endian = WAL_NATIVE_BIG_ENDIAN,
+		.salt = { salt[0], salt[1] },
+	};
+
+	put_be32(ret, WAL_MAGIC | WAL_NATIVE_BIG_ENDIAN);
+	put_be32(ret + 4, WAL_VERSION);
+	put_be32(ret + 8, page_size);
+	put_be32(ret + 12, checkpoint);
+	put_be32(ret + 16, salt[0]);
+	put_be32(ret + 20, salt[1]);
+	wal_checksum(c.big_endian, ret, 24, c.checksum);
+	put_be32(ret + 24, c.checksum[0]);
+	put_be32(ret + 28, c.checksum[1]);
+	*ret_cursor = c;
+}
+
+void wal_make_frame(struct wal_cursor *c, uint8_t *frame, uint32_t pgno,
+		    uint32_t commit)
+{
+	put_be32(frame, pgno);
+	put_be32(frame + 4, commit);
+	put_be32(frame + 8, c->salt[0]);
+	put_be32(frame + 12, c->salt[1]);
+	wal_checksum(c->big_endian, frame, 8, c->checksum);
+	wal_checksum(c->big_endian, frame + WAL_FRAME_HEADER_SIZE,
+		     c->page_size, c->checksum);
+	put_be32(frame + 16, c->checksum[0]);
+	put_be32(frame + 20, c->checksum[1]);
+	c->frames++;
+	c->commit = commit;
 }

@@ -2,8 +2,8 @@
 #define LITEBUCKET_SQLITE_WAL_H
 
 /*
- * Reading a write-ahead log beside SQLite
- * =======================================
+ * Reading a write-ahead log beside SQLite, and writing one
+ * ========================================================
  *
  * WAL header, 32 bytes, and then frames of 24 bytes and a page
  * (sqlite.org/fileformat2.html, section 4.1; all big-endian):
@@ -68,5 +68,27 @@ int wal_check(int fd, const struct wal_cursor *cursor);
  * NULL if there are none), and their count is returned.
  */
 int64_t wal_advance(int fd, struct wal_cursor *cursor, uint32_t **ret_pgnos);
+
+/*
+ * The same bytes the other way: the header of a new log, and the frame at the
+ * cursor, whose page stands behind its header already.  Both leave the cursor
+ * behind what they made.  Checksums add words in this machine's order, as
+ * SQLite's writer has it.
+ */
+void wal_make_header(uint8_t ret[WAL_HEADER_SIZE], uint32_t page_size,
+		     uint32_t checkpoint, const uint32_t salt[2],
+		     struct wal_cursor *ret_cursor);
+void wal_make_frame(struct wal_cursor *cursor, uint8_t *frame, uint32_t pgno,
+		    uint32_t commit);
+
+/* SQLite's sum over words; size is a multiple of eight, sum starts as zeros. */
+void wal_checksum(bool big_endian, const uint8_t *data, size_t size,
+		  uint32_t sum[2]);
+
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define WAL_NATIVE_BIG_ENDIAN true
+#else
+#define WAL_NATIVE_BIG_ENDIAN false
+#endif
 
 #endif

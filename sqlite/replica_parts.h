@@ -1,0 +1,53 @@
+#ifndef LITEBUCKET_SQLITE_REPLICA_PARTS_H
+#define LITEBUCKET_SQLITE_REPLICA_PARTS_H
+
+/* What the files of the replica share; replica.h has the invariants. */
+#include "sqlite/replica.h"
+#include "sqlite/shm.h"
+#include "sqlite/wal.h"
+
+/* A commit under way: everything but its last page is in the log. */
+struct replica_stage {
+	bool active, failed;
+	uint32_t page_size, pages;
+	struct wal_cursor end; /* behind what is written */
+	uint32_t *pgnos;       /* of the frames written, and of the last page */
+	size_t n, capacity;
+	uint32_t grown;	   /* how many are behind the old end */
+	uint8_t *frame;	   /* the last page, with room for its header */
+	uint64_t sum;
+	uint8_t format[2];
+};
+
+struct replica {
+	char *path;
+	int dirfd, db, wal;
+	struct shm *shm;
+	struct replica_options options;
+	struct wal_cursor end; /* of what is committed; frames are the index's */
+	uint32_t page_size, pages;
+	uint32_t change, checkpoint;
+	bool sum_known;
+	uint64_t sum;
+	uint8_t format[2];
+	struct replica_stage stage;
+	int64_t next_try; /* monotonic ms, at which a held log is tried again */
+	bool held_back;
+};
+
+/* Bytes 18 and 19 of a replica's page 1. */
+enum { REPLICA_VERSIONS = 18, REPLICA_WRITE = 3, REPLICA_READ = 2 };
+
+uint32_t replica_lock_page(uint32_t page_size);
+void replica_publish(struct replica *r);
+uint64_t replica_page_sum(const struct replica *r, uint32_t pgno, void *page,
+			  const uint8_t format[2]);
+
+/* 1: all frames are in the database; 0: readers are in the way. */
+int replica_checkpoint(struct replica *r);
+/* 1: the log is empty; 0: readers are in the way. */
+int replica_reset(struct replica *r);
+/* Checkpoint and reset, again and again until wait_ms are over. */
+int replica_empty_log(struct replica *r, unsigned wait_ms);
+
+#endif
