@@ -393,10 +393,10 @@ void replica_set_sum(struct replica *r, const uint8_t format[2], uint64_t sum)
 	memcpy(r->format, format, sizeof(r->format));
 }
 
-uint64_t replica_known_sum(const struct replica *r, uint8_t ret_format[2])
+void replica_mark(const struct replica *r, struct replica_mark *ret)
 {
-	memcpy(ret_format, r->format, sizeof(r->format));
-	return r->sum_known ? r->sum : 0;
+	ret->sum = r->sum_known ? r->sum : 0;
+	memcpy(ret->format, r->format, sizeof(r->format));
 }
 
 static int write_versions(int fd, const uint8_t versions[2])

@@ -14,14 +14,14 @@
  *	while there is something to do
  *		replica_begin(page size, size of the database)
  *		replica_put(page number, page)		ascending
- *		replica_commit()			or replica_abort()
+ *		replica_prepare(), replica_commit()	or replica_abort()
  *		replica_tend()				once in a while
  *	replica_close()
  *
  * States
  * ------
  *
- *	                 begin             commit, abort
+ *	                 begin             prepare, then commit; abort
  *	 replica_open ----------> STAGING ---------------+
  *	      |      ^                                   |
  *	      v      |                                   |
@@ -163,17 +163,28 @@ int replica_begin(struct replica *r, uint32_t page_size, uint32_t pages);
  */
 int replica_put(struct replica *r, uint32_t pgno, const void *page);
 
-/*
- * Show it to the readers.  If the sum of the old state is known, and post_sum
- * is not 0, the new state's must be that: -ERR_CORRUPT, before anybody has
- * seen it.  -ERR_CORRUPT also if a page is missing (C3, C4).  After a failure
- * the state is the old one and nothing is staged.
- */
-int replica_commit(struct replica *r, uint64_t post_sum);
-void replica_abort(struct replica *r);
+/* What a state is known by; sum is 0 if it is not known. */
+struct replica_mark {
+	uint64_t sum;
+	uint8_t format[2]; /* bytes 18 and 19 of the original */
+};
+void replica_mark(const struct replica *r, struct replica_mark *ret);
 
-/* 0 if unknown. */
-uint64_t replica_known_sum(const struct replica *r, uint8_t ret_format[2]);
+/*
+ * There are no more pages: is the commit whole, and what will the state be?  If
+ * the sum of the old state is known, and post_sum is not 0, the new state's
+ * must be that: -ERR_CORRUPT, before anybody has seen it.  -ERR_CORRUPT also if
+ * a page is missing (C3, C4).  A failure leaves only abort.
+ */
+int replica_prepare(struct replica *r, uint64_t post_sum,
+		    struct replica_mark *ret);
+
+/*
+ * Show what was prepared to the readers.  After a failure the state is the old
+ * one, and nothing is staged any more.
+ */
+int replica_commit(struct replica *r);
+void replica_abort(struct replica *r);
 
 /*
  * Checkpoint what can be, and begin the log again if nobody reads it.  1: it is

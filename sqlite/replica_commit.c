@@ -187,7 +187,7 @@ int replica_put(struct replica *r, uint32_t pgno, const void *page)
 	struct replica_stage *s = &r->stage;
 	int rc;
 
-	if (!s->active || s->failed || pgno == 0)
+	if (!s->active || s->failed || s->prepared || pgno == 0)
 		return error_set(-EINVAL, "no commit to %s takes page %u",
 				 r->path, pgno);
 	if (pgno > s->pages || pgno == replica_lock_page(s->page_size))
@@ -305,19 +305,35 @@ static void show(struct replica *r)
 	mark_for_readers(r);
 }
 
-int replica_commit(struct replica *r, uint64_t post_sum)
+int replica_prepare(struct replica *r, uint64_t post_sum,
+		    struct replica_mark *ret)
 {
+	struct replica_stage *s = &r->stage;
 	int rc = prepare(r, post_sum);
 
-	if (rc == 0) {
-		rc = write_frame(r, r->stage.pages);
-		if (rc == 0 && r->options.sync && fdatasync(r->wal) < 0)
-			rc = error_errno("syncing %s-wal", r->path);
-		if (rc < 0)
-			retract(r);
-	}
+	s->prepared = rc == 0;
+	s->failed = rc < 0;
+	if (rc < 0)
+		return rc;
+	ret->sum = r->sum_known || s->page_size != r->page_size ? s->sum : 0;
+	memcpy(ret->format, s->format, sizeof(s->format));
+	return 0;
+}
+
+int replica_commit(struct replica *r)
+{
+	int rc;
+
+	if (!r->stage.prepared)
+		return error_set(-EINVAL, "a commit to %s is not prepared",
+				 r->path);
+	rc = write_frame(r, r->stage.pages);
+	if (rc == 0 && r->options.sync && fdatasync(r->wal) < 0)
+		rc = error_errno("syncing %s-wal", r->path);
 	if (rc == 0)
 		show(r);
+	else
+		retract(r);
 	replica_abort(r);
 	return rc;
 }

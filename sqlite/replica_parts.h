@@ -8,7 +8,7 @@
 
 /* A commit under way: everything but its last page is in the log. */
 struct replica_stage {
-	bool active, failed;
+	bool active, failed, prepared;
 	uint32_t page_size, pages;
 	struct wal_cursor end; /* behind what is written */
 	uint32_t *pgnos;       /* of the frames written, and of the last page */
