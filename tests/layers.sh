@@ -13,7 +13,7 @@ allowed() {
     bucket) echo bucket ltx base ;;
     capture) echo capture sqlite ltx base ;;
     uploader) echo uploader bucket ltx base ;;
-    restorer) echo restorer bucket ltx base ;;
+    restorer) echo restorer bucket sqlite ltx base ;;
     fuse) echo fuse capture base ;;
     cli) echo "$layers" ;;
     esac

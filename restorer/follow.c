@@ -1,0 +1,818 @@
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fail.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/stream.h"
+#include "bucket/archive.h"
+#include "ltx/decoder.h"
+#include "ltx/name.h"
+#include "restorer/mark.h"
+#include "restorer/restorer.h"
+
+#include "restorer/follow.h"
+
+enum {
+	/* After so long without an answer the log may have gone on and away. */
+	SILENCE_MS = 60 * 1000,
+	/* Further behind, one jump costs less than the batches one by one. */
+	FAR_BEHIND = 1000,
+	MEMORY_MAX = 1 << 20, /* of a batch; larger ones go into a file */
+};
+
+struct follow {
+	struct follow_options o;
+	struct replica *replica;
+	int mark_fd;
+	struct mark mark;
+	bool look; /* at the list, before the next step */
+	uint64_t seen;
+	int64_t answered; /* monotonic ms of the last answer about the log */
+	uint64_t requests, bytes;
+};
+
+static char *joined(const char *directory, const char *name)
+{
+	char *path;
+
+	return asprintf(&path, "%s/%s", directory, name) < 0 ? NULL : path;
+}
+
+static bool in_state(const struct mark_state *s)
+{
+	return s->txid != 0 && !s->dropped;
+}
+
+/* The position, before anything is done that it does not speak of yet. */
+static int store_mark(struct follow *f)
+{
+	f->mark.inode = 0;
+	return mark_store(f->mark_fd, &f->mark);
+}
+
+/* What was begun is done. */
+static int end_mark(struct follow *f)
+{
+	f->mark.done = f->mark.begun;
+	return store_mark(f);
+}
+
+static int64_t nanoseconds(struct timespec t)
+{
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* After this, and until somebody touches the file, nobody need compare. */
+static int store_clean_mark(struct follow *f, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return error_errno("looking at %s", f->o.path);
+	f->mark.inode = st.st_ino;
+	f->mark.size = (uint64_t)st.st_size;
+	f->mark.mtime_ns = nanoseconds(st.st_mtim);
+	int rc = mark_store(f->mark_fd, &f->mark);
+	if (rc == 0 && fsync(f->mark_fd) < 0)
+		rc = error_errno("syncing the position of %s", f->o.path);
+	return rc;
+}
+
+static bool is_clean(const struct follow *f)
+{
+	struct stat st, wal;
+	char name[4096];
+
+	(void)snprintf(name, sizeof(name), "%s-wal", f->o.path);
+	return f->mark.inode && stat(f->o.path, &st) == 0 &&
+	       st.st_ino == f->mark.inode &&
+	       (uint64_t)st.st_size == f->mark.size &&
+	       nanoseconds(st.st_mtim) == f->mark.mtime_ns &&
+	       (stat(name, &wal) < 0 || wal.st_size == 0);
+}
+
+/* Tests cannot boot the machine. */
+static const char *pretended_boot(void)
+{
+#ifdef LITEBUCKET_FAILPOINTS
+	return getenv("LITEBUCKET_BOOT");
+#else
+	return NULL;
+#endif
+}
+
+static void find_boot(char ret[MARK_BOOT_SIZE])
+{
+	AUTO(buf) struct buf text = BUF_INIT(256);
+	const char *id = pretended_boot();
+
+	if (!id && io_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id",
+				&text) == 0)
+		id = text.data;
+	(void)snprintf(ret, MARK_BOOT_SIZE, "%.*s",
+		       id ? (int)strcspn(id, "\n") : 0, id ? id : "");
+}
+
+static int load_mark(struct follow *f)
+{
+	AUTO(mem) char *path = joined(f->o.state, "position");
+	int rc;
+
+	if (!path)
+		return error_set(-ENOMEM, "out of memory for a path");
+	f->mark_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	if (f->mark_fd < 0)
+		return error_errno("opening %s", path);
+	rc = mark_load(f->mark_fd, &f->mark);
+	/* Torn by a power loss: as if there had never been one. */
+	if (rc == -ENOENT || rc == -ERR_CORRUPT)
+		memset(&f->mark, 0, sizeof(f->mark));
+	return rc == -ENOENT || rc == -ERR_CORRUPT ? 0 : rc;
+}
+
+int follow_new(const struct follow_options *o, struct follow **ret)
+{
+	AUTO(follow) struct follow *f = calloc(1, sizeof(*f));
+	int rc;
+
+	if (!f)
+		return error_set(-ENOMEM, "out of memory for a follower");
+	f->mark_fd = -1;
+	f->o = *o;
+	f->o.db = strdup(o->db);
+	f->o.path = strdup(o->path);
+	f->o.state = strdup(o->state);
+	f->o.aside = strdup(o->aside);
+	if (!f->o.db || !f->o.path || !f->o.state || !f->o.aside)
+		return error_set(-ENOMEM, "out of memory for a follower");
+	if (f->o.mode == 0)
+		f->o.mode = 0600;
+	rc = load_mark(f);
+	if (rc < 0)
+		return rc;
+	f->look = true;
+	*ret = TAKE(f);
+	return 0;
+}
+
+void follow_free(struct follow *f)
+{
+	if (!f)
+		return;
+	replica_free(f->replica);
+	fd_cleanup(&f->mark_fd);
+	free((char *)f->o.db);
+	free((char *)f->o.path);
+	free((char *)f->o.state);
+	free((char *)f->o.aside);
+	free(f);
+}
+
+void follow_look(struct follow *f)
+{
+	f->look = true;
+}
+
+void follow_state(const struct follow *f, struct follow_state *ret)
+{
+	*ret = (struct follow_state){
+		.txid = f->mark.done.txid,
+		.timestamp_ms = f->mark.done.timestamp_ms,
+		.dropped = f->mark.done.dropped,
+		.seen = f->seen,
+		.requests = f->requests,
+		.bytes = f->bytes,
+		.has_replica = f->replica != NULL,
+	};
+	if (f->replica)
+		replica_state(f->replica, &ret->replica);
+}
+
+/*
+ * The bucket's newest state, as a file of its own
+ */
+
+static int restore(struct follow *f, const char *path,
+		   struct mark_state *ret)
+{
+	const struct restorer_options options = {
+		.bucket = f->o.bucket,
+		.db = f->o.db,
+		.output = path,
+		.force = true,
+		.cancel = f->o.cancel,
+	};
+	struct restorer_result result;
+	int rc = restorer_restore(&options, &result);
+
+	if (rc < 0)
+		return rc;
+	f->requests += result.files + 2;
+	f->bytes += result.bytes_fetched;
+	*ret = (struct mark_state){
+		.txid = result.txid,
+		.dbsum = result.dbsum,
+		.timestamp_ms = result.timestamp_ms,
+	};
+	f->seen = result.txid;
+	f->answered = clock_monotonic_ms();
+	return 0;
+}
+
+/*
+ * Where there is no file yet
+ */
+
+static void remove_sides(const struct follow *f)
+{
+	static const char *const sides[] = { "-shm", "-wal", "-journal" };
+
+	for (size_t i = 0; i < sizeof(sides) / sizeof(sides[0]); i++) {
+		char path[4096];
+
+		(void)snprintf(path, sizeof(path), "%s%s", f->o.path, sides[i]);
+		(void)unlink(path);
+	}
+}
+
+/* The file is whole and protected before anybody can open it. */
+static int put_in_place(struct follow *f, const char *incoming)
+{
+	AUTO(fd) int fd = open(incoming, O_RDWR | O_CLOEXEC);
+	int rc;
+
+	if (fd < 0)
+		return error_errno("opening %s", incoming);
+	if (fchmod(fd, f->o.mode) < 0)
+		return error_errno("setting the mode of %s", incoming);
+	rc = replica_protect(fd, f->mark.begun.format);
+	if (rc < 0)
+		return rc;
+	f->mark.done = f->mark.begun;
+	rc = store_clean_mark(f, fd);
+	if (rc < 0)
+		return rc;
+	FAILPOINT("follow-restored");
+	remove_sides(f);
+	if (renameat2(AT_FDCWD, incoming, AT_FDCWD, f->o.path,
+		      RENAME_NOREPLACE) < 0)
+		return error_errno("putting %s in place", f->o.path);
+	FAILPOINT("follow-created");
+	return io_sync_parent(AT_FDCWD, f->o.path);
+}
+
+static int create(struct follow *f)
+{
+	AUTO(mem) char *incoming = joined(f->o.state, "incoming.db");
+	int rc;
+
+	if (!incoming)
+		return error_set(-ENOMEM, "out of memory for a path");
+	rc = io_make_dirs(AT_FDCWD, f->o.state, 0755);
+	if (rc == 0)
+		rc = restore(f, incoming, &f->mark.begun);
+	if (rc < 0)
+		return rc;
+	rc = put_in_place(f, incoming);
+	if (rc < 0) {
+		memset(&f->mark.done, 0, sizeof(f->mark.done));
+		(void)unlink(incoming);
+		return rc;
+	}
+	log_info("replica created", "db=%s txid=%016" PRIx64,
+		 log_quote(f->o.path), f->mark.done.txid);
+	return 1;
+}
+
+/*
+ * Commits
+ */
+
+/* The position says what is about to be before it is. */
+static int commit(struct follow *f, uint64_t post_sum,
+		  const struct mark_state *next)
+{
+	struct replica_mark after;
+	int rc = replica_prepare(f->replica, post_sum, &after);
+
+	if (rc < 0)
+		return rc;
+	f->mark.begun = *next;
+	f->mark.begun.dbsum = after.sum;
+	memcpy(f->mark.begun.format, after.format, sizeof(after.format));
+	rc = store_mark(f);
+	if (rc < 0)
+		return rc;
+	FAILPOINT("follow-begun");
+	rc = replica_commit(f->replica);
+	FAILPOINT("follow-committed");
+	return rc < 0 ? rc : end_mark(f);
+}
+
+/* Is this page of the other state the same in the replica? */
+static bool same_page(const struct follow *f, const struct replica_state *s,
+		      const struct replica_mark *m, uint32_t pgno,
+		      const uint8_t *page, uint8_t *mine)
+{
+	if (pgno > s->pages || replica_read(f->replica, pgno, mine) < 0)
+		return false;
+	if (pgno == 1)
+		memcpy(mine + 18, m->format, sizeof(m->format));
+	return memcmp(page, mine, s->page_size) == 0;
+}
+
+/* Stage what differs between the replica and the file. */
+static int stage_difference(struct follow *f, int fd, uint32_t page_size,
+			    uint32_t pages)
+{
+	AUTO(mem) uint8_t *page = malloc((size_t)2 * page_size);
+	struct replica_state s;
+	struct replica_mark m;
+	int rc = replica_begin(f->replica, page_size, pages);
+
+	replica_state(f->replica, &s);
+	replica_mark(f->replica, &m);
+	if (!page)
+		rc = error_set(-ENOMEM, "out of memory for pages");
+	for (uint32_t pgno = 1; rc == 0 && pgno <= pages; pgno++) {
+		ssize_t n = io_pread(fd, page, page_size,
+				     (uint64_t)(pgno - 1) * page_size);
+
+		if (n != (ssize_t)page_size)
+			return n < 0 ? (int)n :
+				       error_set(-EIO, "reading what was restored");
+		if (s.page_size != page_size ||
+		    !same_page(f, &s, &m, pgno, page, page + page_size))
+			rc = replica_put(f->replica, pgno, page);
+	}
+	return rc;
+}
+
+static int take_over(struct follow *f, const char *path,
+		     const struct mark_state *next)
+{
+	AUTO(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint8_t header[100];
+	uint32_t page_size;
+	int64_t size;
+	int rc;
+
+	if (fd < 0)
+		return error_errno("opening %s", path);
+	size = io_size(fd);
+	if (size < 0 || io_pread(fd, header, sizeof(header), 0) !=
+				sizeof(header))
+		return error_set(-EIO, "reading %s", path);
+	page_size = (uint32_t)header[16] << 8 | header[17];
+	page_size = page_size == 1 ? 65536 : page_size;
+	if (page_size == 0)
+		return error_set(-ERR_CORRUPT, "%s is not a database", path);
+	rc = stage_difference(f, fd, page_size,
+			      (uint32_t)((uint64_t)size / page_size));
+	if (rc == 0)
+		rc = commit(f, next->dbsum, next);
+	if (rc < 0)
+		replica_abort(f->replica);
+	return rc;
+}
+
+/* The newest state, in one commit. */
+static int jump(struct follow *f)
+{
+	AUTO(mem) char *incoming = joined(f->o.state, "incoming.db");
+	uint64_t from = f->mark.done.txid;
+	struct mark_state next;
+	int rc;
+
+	if (!incoming)
+		return error_set(-ENOMEM, "out of memory for a path");
+	rc = restore(f, incoming, &next);
+	if (rc == 0)
+		rc = take_over(f, incoming, &next);
+	(void)unlink(incoming);
+	if (rc < 0)
+		return rc;
+	f->look = false;
+	log_info("replica taken to the newest state in one commit",
+		 "db=%s from=%016" PRIx64 " txid=%016" PRIx64,
+		 log_quote(f->o.path), from, next.txid);
+	return 1;
+}
+
+static int drop(struct follow *f, uint64_t txid, int64_t timestamp_ms)
+{
+	int rc;
+
+	f->mark.begun = (struct mark_state){
+		.txid = txid,
+		.timestamp_ms = timestamp_ms,
+		.dropped = true,
+	};
+	rc = store_mark(f);
+	if (rc < 0)
+		return rc;
+	FAILPOINT("follow-drop-begun");
+	if (unlink(f->o.path) < 0 && errno != ENOENT)
+		return error_errno("removing %s", f->o.path);
+	FAILPOINT("follow-dropped");
+	remove_sides(f);
+	replica_free(TAKE(f->replica));
+	log_info("replica removed: its database was", "db=%s txid=%016" PRIx64,
+		 log_quote(f->o.path), txid);
+	rc = end_mark(f);
+	return rc < 0 ? rc : 1;
+}
+
+/*
+ * A replica that is there at the start: which state is it?
+ */
+
+static int keep_aside(struct follow *f)
+{
+	const char *base = strrchr(f->o.path, '/');
+	struct replica_state s;
+	AUTO(mem) uint8_t *page = NULL;
+	AUTO(mem) char *path = NULL;
+	AUTO(fd) int fd = -1;
+	int rc = io_make_dirs(AT_FDCWD, f->o.aside, 0700);
+
+	if (rc < 0)
+		return rc;
+	replica_state(f->replica, &s);
+	page = malloc(s.page_size);
+	if (!page ||
+	    asprintf(&path, "%s/%" PRId64 "-%s", f->o.aside, clock_wall_ms(),
+		     base ? base + 1 : f->o.path) < 0)
+		return error_set(-ENOMEM, "out of memory for a copy");
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return error_errno("making %s", path);
+	for (uint32_t pgno = 1; rc == 0 && pgno <= s.pages; pgno++) {
+		rc = replica_read(f->replica, pgno, page);
+		if (rc == 0)
+			rc = io_pwrite(fd, page, s.page_size,
+				       (uint64_t)(pgno - 1) * s.page_size);
+	}
+	if (rc == 0 && fsync(fd) < 0)
+		rc = error_errno("syncing %s", path);
+	if (rc == 0)
+		log_error("replica was changed by somebody else: the bucket's "
+			  "state takes its place; the changed one is kept until "
+			  "you remove it", "db=%s kept=%s",
+			  log_quote(f->o.path), log_quote(path));
+	return rc;
+}
+
+static int diverged(struct follow *f)
+{
+	int rc;
+
+	if (f->o.stop_on_divergence)
+		return error_set(-ESTALE,
+				 "%s was changed by somebody else; remove it, "
+				 "or follow with --on-divergence resync",
+				 f->o.path);
+	rc = keep_aside(f);
+	return rc < 0 ? rc : jump(f);
+}
+
+/* 1: it is this state; 0: it is not. */
+static int is_state(struct follow *f, const struct mark_state *s)
+{
+	uint64_t sum;
+	int rc = in_state(s) ? replica_sum(f->replica, s->format, &sum) : 0;
+
+	return rc < 0 ? rc : in_state(s) && sum == s->dbsum;
+}
+
+/* All pages were read; the position says which of its two states it is. */
+static int identify(struct follow *f)
+{
+	char boot[MARK_BOOT_SIZE];
+	int rc = is_state(f, &f->mark.begun);
+
+	if (rc > 0)
+		return end_mark(f);
+	if (rc == 0)
+		rc = is_state(f, &f->mark.done);
+	if (rc != 0)
+		return rc < 0 ? rc : 0;
+	find_boot(boot);
+	if (in_state(&f->mark.done) && strcmp(boot, f->mark.boot) == 0)
+		return diverged(f);
+	log_info("replica is older or newer than its position, as after a power "
+		 "loss: it is compared with the bucket", "db=%s",
+		 log_quote(f->o.path));
+	return jump(f);
+}
+
+static int open_replica(struct follow *f)
+{
+	bool clean = is_clean(f) && in_state(&f->mark.done);
+	int rc = replica_open(AT_FDCWD, f->o.path, &f->o.replica, &f->replica);
+
+	if (rc == -ESTALE)
+		return error_set(-EEXIST,
+				 "%s is an ordinary database and no replica; it "
+				 "is left alone: move it away to have the "
+				 "bucket's in its place", f->o.path);
+	if (rc < 0)
+		return rc;
+	if (clean)
+		replica_set_sum(f->replica, f->mark.done.format,
+				f->mark.done.dbsum);
+	else
+		rc = identify(f);
+	if (rc < 0) {
+		replica_free(TAKE(f->replica));
+		return rc;
+	}
+	find_boot(f->mark.boot);
+	return rc > 0 ? rc : store_mark(f);
+}
+
+/* Is there a file?  1: a drop that was interrupted has now been done. */
+static int find_file(struct follow *f, bool *ret_exists)
+{
+	const struct mark_state *begun = &f->mark.begun;
+
+	*ret_exists = access(f->o.path, F_OK) == 0;
+	if (!*ret_exists && errno != ENOENT)
+		return error_errno("looking at %s", f->o.path);
+	if (*ret_exists && begun->dropped && begun->txid > f->mark.done.txid)
+		return drop(f, begun->txid, begun->timestamp_ms);
+	if (*ret_exists)
+		return 0;
+	/* Removed by a drop, or by somebody who wants it anew. */
+	if (begun->dropped) {
+		remove_sides(f);
+		f->mark.done = *begun;
+	} else {
+		memset(&f->mark.done, 0, sizeof(f->mark.done));
+	}
+	return 0;
+}
+
+/*
+ * The next slot
+ */
+
+struct batch {
+	char key[BUCKET_KEY_MAX];
+	struct buf memory;
+	int fd;
+};
+
+static void batch_cleanup(struct batch *b)
+{
+	buf_cleanup(&b->memory);
+	fd_cleanup(&b->fd);
+}
+
+/* Into memory as long as it is small, then into a file without a name. */
+struct batch_sink {
+	struct sink sink;
+	struct batch *batch;
+	const char *directory;
+	uint64_t size;
+};
+
+static int spill(struct batch_sink *s)
+{
+	struct batch *b = s->batch;
+
+	b->fd = open(s->directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (b->fd < 0)
+		return error_errno("making a file in %s", s->directory);
+	return io_pwrite(b->fd, b->memory.data, b->memory.size, 0);
+}
+
+static int batch_write(struct sink *sink, const void *data, size_t size)
+{
+	struct batch_sink *s = (struct batch_sink *)sink;
+	struct batch *b = s->batch;
+	int rc = 0;
+
+	if (b->fd < 0 && s->size + size <= MEMORY_MAX)
+		rc = buf_append(&b->memory, data, size);
+	else if (b->fd < 0)
+		rc = spill(s);
+	if (rc == 0 && b->fd >= 0)
+		rc = io_pwrite(b->fd, data, size, s->size);
+	s->size += size;
+	return rc;
+}
+
+/* 1: the slot is taken; 0: it is not yet. */
+static int get_slot(struct follow *f, uint64_t txid, struct batch *b)
+{
+	struct batch_sink sink = { { batch_write }, b, f->o.state, 0 };
+	int rc = archive_key(f->o.db, 0, txid, txid, b->key);
+
+	if (rc < 0)
+		return rc;
+	f->requests++;
+	rc = bucket_get(f->o.bucket, b->key, 0, BUCKET_TO_END, NULL,
+			&sink.sink, NULL);
+	f->bytes += sink.size;
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	f->answered = clock_monotonic_ms();
+	if (rc == 0 && txid > f->seen)
+		f->seen = txid;
+	return rc == 0;
+}
+
+/* A batch's pages into the stage; whole and right before it is prepared. */
+static int stage_pages(struct follow *f, struct ltx_decoder *dec)
+{
+	const struct ltx_header *h = ltx_decoder_header(dec);
+	AUTO(mem) void *page = malloc(LTX_MAX_PAGE_SIZE);
+	bool pages = h->kind == LTX_BATCH;
+	uint32_t pgno;
+	int rc = page ? 0 : error_set(-ENOMEM, "out of memory for a page");
+
+	if (rc == 0 && pages)
+		rc = replica_begin(f->replica, h->page_size, h->commit);
+	while (rc == 0) {
+		rc = ltx_decoder_page(dec, &pgno, page);
+		if (rc <= 0)
+			break;
+		rc = pages ? replica_put(f->replica, pgno, page) : 0;
+	}
+	return rc < 0 ? rc : ltx_decoder_finish(dec, NULL);
+}
+
+static int check_header(const struct ltx_header *h, uint64_t txid)
+{
+	if (h->min_txid != txid || h->max_txid != txid)
+		return error_set(-ERR_CORRUPT,
+				 "its header says transactions %016" PRIx64
+				 " to %016" PRIx64, h->min_txid, h->max_txid);
+	if (h->kind > LTX_DROP)
+		return error_set(-EOPNOTSUPP,
+				 "the transaction is stored in a way that this "
+				 "version cannot read; use a newer litebucket");
+	return 0;
+}
+
+/* Does it begin at the state that we have? */
+static int check_base(struct follow *f, const struct ltx_header *h)
+{
+	struct replica_mark m;
+
+	replica_mark(f->replica, &m);
+	if (!h->pre_dbsum || !m.sum || h->pre_dbsum == m.sum)
+		return 0;
+	return error_set(-ERR_CORRUPT, "it begins at another state");
+}
+
+/* What the batch says, once all of it has been read. */
+static int finish_batch(struct follow *f, const struct ltx_header *h)
+{
+	const struct mark_state next = {
+		.txid = h->max_txid,
+		.timestamp_ms = h->timestamp_ms,
+	};
+	int rc;
+
+	if (h->kind == LTX_DROP)
+		return drop(f, h->max_txid, h->timestamp_ms);
+	rc = check_base(f, h);
+	if (rc == 0 && h->kind == LTX_BARRIER) {
+		f->mark.begun = f->mark.done;
+		f->mark.begun.txid = h->max_txid;
+		rc = end_mark(f);
+	} else if (rc == 0) {
+		rc = commit(f, h->post_dbsum, &next);
+	}
+	return rc < 0 ? rc : 1;
+}
+
+static int apply_batch(struct follow *f, const struct batch *b, uint64_t txid)
+{
+	AUTO(ltx_decoder) struct ltx_decoder *dec = NULL;
+	AUTO(mem) struct fd_source *file = malloc(sizeof(*file));
+	struct mem_source memory;
+	int rc;
+
+	if (!file)
+		return error_set(-ENOMEM, "out of memory for a batch");
+	mem_source_init(&memory, b->memory.data, b->memory.size);
+	fd_source_init(file, b->fd, 0, UINT64_MAX);
+	rc = ltx_decoder_new(b->fd < 0 ? &memory.source : &file->source, &dec);
+	if (rc == 0)
+		rc = check_header(ltx_decoder_header(dec), txid);
+	if (rc == 0)
+		rc = stage_pages(f, dec);
+	if (rc == 0)
+		rc = finish_batch(f, ltx_decoder_header(dec));
+	if (rc < 0 && f->replica)
+		replica_abort(f->replica);
+	return rc == -ERR_CORRUPT ? error_wrap(rc, "%s", b->key) : rc;
+}
+
+/*
+ * It does not fit: because of the object, or because of us?  What else leads to
+ * the newest state is tried; if nothing does, the object's fault is told.
+ */
+static int go_around(struct follow *f)
+{
+	char why[ERROR_MESSAGE_SIZE];
+	int rc;
+
+	(void)snprintf(why, sizeof(why), "%s", error_message());
+	rc = is_state(f, &f->mark.done);
+	if (rc == 0)
+		return diverged(f);
+	if (rc > 0)
+		rc = jump(f);
+	return rc > 0 ? rc : error_set(-ERR_CORRUPT, "%s", why);
+}
+
+static int next_slot(struct follow *f)
+{
+	AUTO(batch) struct batch b = { .memory = BUF_INIT(MEMORY_MAX),
+				       .fd = -1 };
+	uint64_t txid = f->mark.done.txid + 1;
+	int rc = get_slot(f, txid, &b);
+
+	if (rc < 0)
+		return rc;
+	if (rc == 0)
+		return f->seen >= txid ? jump(f) : 0;
+	/* Dropped, and now there is something again: all of it. */
+	if (!f->replica)
+		return create(f);
+	rc = apply_batch(f, &b, txid);
+	return rc == -ERR_CORRUPT ? go_around(f) : rc;
+}
+
+/* What the list says: go on slot by slot, jump, or drop. */
+static int look(struct follow *f)
+{
+	struct restorer_point head;
+	int rc = restorer_head(f->o.bucket, f->o.db, &head);
+
+	f->requests += 2;
+	if (rc < 0)
+		return rc;
+	f->look = false;
+	f->answered = clock_monotonic_ms();
+	f->seen = head.txid;
+	if (head.txid <= f->mark.done.txid)
+		return 0;
+	if (head.kind == LTX_DROP)
+		return drop(f, head.txid, head.timestamp_ms);
+	if (!f->replica)
+		return create(f);
+	return head.txid - f->mark.done.txid > FAR_BEHIND ? jump(f) : 0;
+}
+
+int follow_step(struct follow *f)
+{
+	bool exists = true;
+	int rc = f->replica ? replica_check_files(f->replica) :
+			      find_file(f, &exists);
+
+	if (rc == 0 && !f->replica && exists)
+		rc = open_replica(f);
+	if (rc != 0)
+		return rc;
+	if (f->answered &&
+	    clock_monotonic_ms() - f->answered > SILENCE_MS)
+		f->look = true;
+	if (f->look) {
+		rc = look(f);
+		if (rc != 0)
+			return rc;
+	}
+	rc = f->mark.done.txid || f->replica ? next_slot(f) : create(f);
+	if (rc == 0 && f->replica)
+		(void)replica_tend(f->replica);
+	return rc;
+}
+
+int follow_close(struct follow *f)
+{
+	int rc = 0;
+
+	if (f->replica) {
+		rc = replica_close(TAKE(f->replica));
+		AUTO(fd) int fd = open(f->o.path, O_RDONLY | O_CLOEXEC);
+
+		/* Only an empty log leaves nothing to compare. */
+		if (rc == 0 && fd >= 0)
+			rc = store_clean_mark(f, fd);
+	}
+	follow_free(f);
+	return rc;
+}
