@@ -102,10 +102,9 @@ static int parse(struct document *doc, const char *data, size_t size)
 	XML_SetStartDoctypeDeclHandler(doc->parser, on_doctype);
 	if (XML_Parse(doc->parser, data, (int)size, XML_TRUE) ==
 		    XML_STATUS_ERROR && doc->rc == 0)
-		doc->rc = error_set(-ERR_CORRUPT, "line %lu: %s",
-				    XML_GetCurrentLineNumber(doc->parser),
-				    XML_ErrorString(
-					    XML_GetErrorCode(doc->parser)));
+		doc->rc = error_set(
+			-ERR_CORRUPT, "%s",
+			XML_ErrorString(XML_GetErrorCode(doc->parser)));
 	XML_ParserFree(doc->parser);
 	buf_cleanup(&doc->text);
 	return doc->rc;
