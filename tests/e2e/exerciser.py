@@ -1,8 +1,10 @@
 """Random operations on a file, each compared with a model in memory."""
 import ctypes
+import errno
 import mmap
 import os
 import random
+import tempfile
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PUNCH_HOLE, KEEP_SIZE, ZERO_RANGE = 2, 1, 16
@@ -14,11 +16,26 @@ def fallocate(fd, mode, offset, length):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def lacking(directory):
+    """The operations that the file system of a directory does not have."""
+    names = set()
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for name, mode in (("punch_hole", PUNCH_HOLE | KEEP_SIZE),
+                           ("zero_range", ZERO_RANGE | KEEP_SIZE), ("allocate", 0)):
+            try:
+                fallocate(file.fileno(), mode, 0, 4096)
+            except OSError as error:
+                assert error.errno == errno.EOPNOTSUPP
+                names.add(name)
+    return names
+
+
 class Exerciser:
     """A file that is opened, closed and renamed at will, and what it must hold."""
 
-    def __init__(self, path, seed, content=b""):
+    def __init__(self, path, seed, content=b"", without=()):
         self.random = random.Random(seed)
+        self.weights = {name: weight for name, weight in self.WEIGHTS.items() if name not in without}
         self.path = str(path)
         self.other_path = f"{path}.renamed"
         self.model = bytearray(content)
@@ -129,7 +146,7 @@ class Exerciser:
 
     def run(self, count):
         try:
-            self.run_some(self.random.choices(list(self.WEIGHTS), self.WEIGHTS.values(), k=count))
+            self.run_some(self.random.choices(list(self.weights), self.weights.values(), k=count))
             self.read_all()
         finally:
             os.close(self.fd)

@@ -28,6 +28,12 @@ SANITIZER = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtim
 STEP_SECONDS = 120
 
 
+def has_capability(number):
+    """Do we have this one (capabilities(7))?"""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return bool(int(re.search(r"CapEff:\s*(\w+)", status)[1], 16) >> number & 1)
+
+
 def run(*command, timeout=STEP_SECONDS, check=True, **options):
     """A command's result, with its output as text."""
     command = [str(part) for part in command]

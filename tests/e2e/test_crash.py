@@ -25,6 +25,7 @@ def test_kill_in_the_middle_of_writing_loses_nothing(bucket, mount, work, soak, 
             writer = Writer(c_client, data / "app.db", journal, work / "committed")
             writer.wait_for(writer.committed() + random.randint(1, 60))
             time.sleep(random.uniform(0, 0.3))
+            harness.eventually(lambda: seen or objects(bucket), 60, "nothing comes into the bucket")
             seen |= objects(bucket)
             data.kill()
             writer.end()

@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from exerciser import Exerciser
+from exerciser import Exerciser, lacking
 
 
 def database(work):
@@ -27,7 +27,7 @@ def test_random_operations_give_what_memory_gives(file_bucket, mount, work, soak
         if name.startswith("app.db-"):
             (data / "app.db").write_bytes(database(work))
         content = database(work) if name == "app.db" else b""
-        exerciser = Exerciser(data / name, seed, content)
+        exerciser = Exerciser(data / name, seed, content, lacking(work))
         exerciser.run(count)
     # Below the mount it is the same.
     below = data.directory / pathlib.Path(exerciser.path).name

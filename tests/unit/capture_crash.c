@@ -20,6 +20,7 @@
 #include "ltx/spool.h"
 #include "tests/lib/capture_vfs.h"
 #include "tests/lib/chain.h"
+#include "memory_dir.h"
 
 /*
  * A child works and is killed at a named point; the parent takes the directory
@@ -64,7 +65,7 @@ static int set_up(void **state)
 	struct world *w = calloc(1, sizeof(*w));
 
 	log_set_level(LOG_ERROR);
-	strcpy(w->dir, access("/dev/shm", W_OK) == 0 ?
+	strcpy(w->dir, memory_is_roomy() ?
 			       "/dev/shm/litebucket-crash.XXXXXX" :
 			       "/tmp/litebucket-crash.XXXXXX");
 	assert_non_null(mkdtemp(w->dir));

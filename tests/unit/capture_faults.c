@@ -25,6 +25,7 @@
 #include "ltx/spool.h"
 #include "tests/lib/capture_vfs.h"
 #include "tests/lib/chain.h"
+#include "memory_dir.h"
 
 /*
  * Capture's own system calls fail, one after the other
@@ -201,7 +202,7 @@ static void start(struct world *w)
 static void begin(struct world *w)
 {
 	memset(w, 0, sizeof(*w));
-	strcpy(w->dir, access("/dev/shm", W_OK) == 0 ? "/dev/shm/faults.XXXXXX"
+	strcpy(w->dir, memory_is_roomy() ? "/dev/shm/faults.XXXXXX"
 						     : "/tmp/faults.XXXXXX");
 	assert_non_null(mkdtemp(w->dir));
 	(void)snprintf(w->path, sizeof(w->path), "%s/app.db", w->dir);

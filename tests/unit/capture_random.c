@@ -21,6 +21,7 @@
 #include "ltx/spool.h"
 #include "tests/lib/capture_vfs.h"
 #include "tests/lib/chain.h"
+#include "memory_dir.h"
 
 /*
  * Random lives of two databases that are attached to each other, under three
@@ -160,7 +161,7 @@ static void begin(struct life *l, unsigned seed)
 
 	*l = (struct life){ .random = seed * 7919 };
 	l->seal_one_in = policies[draw(l, 4)];
-	strcpy(l->dir, access("/dev/shm", W_OK) == 0 ?
+	strcpy(l->dir, memory_is_roomy() ?
 			       "/dev/shm/litebucket-random.XXXXXX" :
 			       "/tmp/litebucket-random.XXXXXX");
 	assert_non_null(mkdtemp(l->dir));

@@ -30,6 +30,7 @@
 #include "ltx/spool.h"
 #include "tests/lib/capture_vfs.h"
 #include "tests/lib/chain.h"
+#include "memory_dir.h"
 
 /*
  * Comparing a database while it is in use
@@ -190,7 +191,7 @@ static int set_up(void **state)
 	struct world *w = calloc(1, sizeof(*w));
 
 	log_set_level(LOG_ERROR);
-	strcpy(w->dir, access("/dev/shm", W_OK) == 0 ?
+	strcpy(w->dir, memory_is_roomy() ?
 			       "/dev/shm/litebucket-resync.XXXXXX" :
 			       "/tmp/litebucket-resync.XXXXXX");
 	assert_non_null(mkdtemp(w->dir));

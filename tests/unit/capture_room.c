@@ -25,6 +25,7 @@
 #include "ltx/spool.h"
 #include "tests/lib/capture_vfs.h"
 #include "tests/lib/chain.h"
+#include "memory_dir.h"
 
 /*
  * A directory whose spool is bounded, and a bucket that is away: a chain to
@@ -89,7 +90,7 @@ static int set_up(void **state)
 	struct world *w = calloc(1, sizeof(*w));
 
 	log_set_level(LOG_ERROR + 1);
-	strcpy(w->dir, access("/dev/shm", W_OK) == 0 ?
+	strcpy(w->dir, memory_is_roomy() ?
 			       "/dev/shm/litebucket-room.XXXXXX" :
 			       "/tmp/litebucket-room.XXXXXX");
 	assert_non_null(mkdtemp(w->dir));

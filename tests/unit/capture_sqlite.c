@@ -20,6 +20,7 @@
 #include "ltx/spool.h"
 #include "tests/lib/capture_vfs.h"
 #include "tests/lib/chain.h"
+#include "memory_dir.h"
 
 /* A directory under capture, with one database in it that is looked at. */
 struct world {
@@ -78,7 +79,7 @@ static int set_up(void **state)
 
 	log_set_level(LOG_ERROR);
 	/* Memory, where there is some: the test is about order, not disks. */
-	strcpy(w->dir, access("/dev/shm", W_OK) == 0 ?
+	strcpy(w->dir, memory_is_roomy() ?
 			       "/dev/shm/litebucket-capture.XXXXXX" :
 			       "/tmp/litebucket-capture.XXXXXX");
 	assert_non_null(mkdtemp(w->dir));
