@@ -279,6 +279,8 @@ static int create(struct follow *f)
 	rc = io_make_dirs(AT_FDCWD, f->o.state, 0755);
 	if (rc == 0)
 		rc = restore(f, incoming, &f->mark.begun);
+	/* Dropped meanwhile: the list will tell. */
+	f->look = rc == -ENOENT;
 	if (rc < 0)
 		return rc;
 	rc = put_in_place(f, incoming);
@@ -493,20 +495,38 @@ static int is_state(struct follow *f, const struct mark_state *s)
 	return rc < 0 ? rc : in_state(s) && sum == s->dbsum;
 }
 
-/* All pages were read; the position says which of its two states it is. */
+/* No position speaks of it: whatever it is, commits go on from its sum. */
+static int compare_unknown(struct follow *f)
+{
+	static const uint8_t format[] = { 1, 1 };
+	uint64_t sum;
+	int rc = replica_sum(f->replica, format, &sum);
+
+	if (rc < 0)
+		return rc;
+	log_info("replica has no position: it is compared with the bucket",
+		 "db=%s", log_quote(f->o.path));
+	return jump(f);
+}
+
+/* All pages are read; the position says which of its two states it is. */
 static int identify(struct follow *f)
 {
+	const struct mark *m = &f->mark;
 	char boot[MARK_BOOT_SIZE];
-	int rc = is_state(f, &f->mark.begun);
+	int rc;
 
+	if (!in_state(&m->done) && !in_state(&m->begun))
+		return compare_unknown(f);
+	rc = is_state(f, &m->begun);
 	if (rc > 0)
 		return end_mark(f);
-	if (rc == 0)
-		rc = is_state(f, &f->mark.done);
+	if (rc == 0 && m->done.txid != m->begun.txid)
+		rc = is_state(f, &m->done);
 	if (rc != 0)
 		return rc < 0 ? rc : 0;
 	find_boot(boot);
-	if (in_state(&f->mark.done) && strcmp(boot, f->mark.boot) == 0)
+	if (strcmp(boot, m->boot) == 0)
 		return diverged(f);
 	log_info("replica is older or newer than its position, as after a power "
 		 "loss: it is compared with the bucket", "db=%s",
@@ -777,14 +797,29 @@ static int look(struct follow *f)
 	return head.txid - f->mark.done.txid > FAR_BEHIND ? jump(f) : 0;
 }
 
+/* Files that were removed or replaced under us are a start from the beginning. */
+static int check_files(struct follow *f)
+{
+	int rc = f->replica ? replica_check_files(f->replica) : 0;
+
+	if (rc != -ESTALE)
+		return rc;
+	log_warn("replica is looked at anew", "db=%s because=%s",
+		 log_quote(f->o.path), log_quote(error_message()));
+	replica_free(TAKE(f->replica));
+	return 0;
+}
+
 int follow_step(struct follow *f)
 {
-	bool exists = true;
-	int rc = f->replica ? replica_check_files(f->replica) :
-			      find_file(f, &exists);
+	bool exists;
+	int rc = check_files(f);
 
-	if (rc == 0 && !f->replica && exists)
-		rc = open_replica(f);
+	if (rc == 0 && !f->replica) {
+		rc = find_file(f, &exists);
+		if (rc == 0 && exists)
+			rc = open_replica(f);
+	}
 	if (rc != 0)
 		return rc;
 	if (f->answered &&

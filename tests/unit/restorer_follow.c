@@ -519,6 +519,58 @@ static void without_a_position_it_is_compared(void **state)
 	assert_int_equal(follow_up(f), 1);
 	assert_int_equal(txid_of(f), 3);
 	assert_replica_is(&o, 3);
+	follow_free(f);
+	/* And has one then: after a kill it is found right. */
+	f = started(&o);
+	assert_int_equal(follow_up(f), 0);
+	assert_int_equal(access(o.aside, F_OK), -1);
+	assert_int_equal(follow_close(f), 0);
+	end(&o);
+}
+
+static void files_that_are_removed_come_back(void **state)
+{
+	struct original o;
+	struct follow *f;
+	char path[128];
+
+	(void)state;
+	begin(&o);
+	write_row(&o);
+	f = started(&o);
+	(void)follow_up(f);
+	(void)snprintf(path, sizeof(path), "%s-wal", o.replica);
+	assert_int_equal(unlink(path), 0);
+	write_row(&o);
+	assert_int_equal(follow_up(f), 1);
+	assert_replica_is(&o, 3);
+	assert_int_equal(unlink(o.replica), 0);
+	write_row(&o);
+	assert_int_equal(follow_up(f), 1);
+	assert_replica_is(&o, 4);
+	assert_int_equal(follow_close(f), 0);
+	end(&o);
+}
+
+/* Between two looks it was made again, and dropped once more. */
+static void dropped_twice_it_stays_away(void **state)
+{
+	struct original o;
+	struct follow *f;
+	int rc;
+
+	(void)state;
+	begin(&o);
+	f = started(&o);
+	(void)follow_up(f);
+	drop(&o);
+	assert_int_equal(follow_up(f), 1);
+	write_row(&o);
+	drop(&o);
+	while ((rc = follow_step(f)) != 0)
+		assert_true(rc == -ENOENT || rc == 1);
+	assert_int_equal(txid_of(f), 4);
+	world_expect_names(o.w, "");
 	assert_int_equal(follow_close(f), 0);
 	end(&o);
 }
@@ -662,6 +714,8 @@ int main(void)
 		cmocka_unit_test(a_changed_replica_is_kept_aside),
 		cmocka_unit_test(a_database_of_others_is_left_alone),
 		cmocka_unit_test(without_a_position_it_is_compared),
+		cmocka_unit_test(files_that_are_removed_come_back),
+		cmocka_unit_test(dropped_twice_it_stays_away),
 		cmocka_unit_test(a_log_without_checksums_is_followed),
 		cmocka_unit_test(a_large_batch_goes_through_a_file),
 #ifdef LITEBUCKET_FAILPOINTS
