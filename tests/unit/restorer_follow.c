@@ -595,6 +595,25 @@ static void a_log_without_checksums_is_followed(void **state)
 	f = started(&o);
 	assert_int_equal(follow_up(f), 1);
 	assert_replica_is(&o, o.w->head);
+	/* No checksum tells that an object is another's: its header does. */
+	write_row(&o);
+	{
+		AUTO(buf) struct buf file = BUF_INIT(1 << 20);
+		struct ltx_header h = world_header(o.w, 6, 6);
+
+		world_encode(o.w, &h, 0, &file);
+		world_put_bytes(o.w, 0, 7, 7, file.data, file.size);
+		assert_int_equal(follow_step(f), -ERR_CORRUPT);
+		world_says("its header says transactions 0000000000000006");
+		/* Nor that pages are not what was written: the file's does. */
+		h = world_header(o.w, 7, 7);
+		buf_reset(&file);
+		world_encode(o.w, &h, 0, &file);
+		file.data[file.size - 1] ^= 1;
+		world_put_bytes(o.w, 0, 7, 7, file.data, file.size);
+		assert_int_equal(follow_step(f), -ERR_CORRUPT);
+	}
+	assert_replica_is(&o, 6);
 	assert_int_equal(follow_close(f), 0);
 	end(&o);
 }
@@ -603,6 +622,7 @@ static void a_large_batch_goes_through_a_file(void **state)
 {
 	struct original o;
 	struct follow *f;
+	unsigned before;
 
 	(void)state;
 	begin(&o);
@@ -610,7 +630,10 @@ static void a_large_batch_goes_through_a_file(void **state)
 	(void)follow_up(f);
 	run(o.db, "INSERT INTO t(x) VALUES (randomblob(3000000))");
 	batch(&o);
+	before = o.w->spy.requests;
 	assert_int_equal(follow_up(f), 1);
+	/* Not by a way around. */
+	assert_int_equal(o.w->spy.requests, before + 2);
 	assert_replica_is(&o, 2);
 	assert_int_equal(follow_close(f), 0);
 	end(&o);

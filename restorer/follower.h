@@ -1,0 +1,81 @@
+#ifndef LITEBUCKET_RESTORER_FOLLOWER_H
+#define LITEBUCKET_RESTORER_FOLLOWER_H
+
+/*
+ * A directory of replicas
+ * =======================
+ *
+ *	follower_new()  ->  follower_run()  ->  follower_free()
+ *	                    follower_stop(), from anywhere
+ *
+ * Every database of a bucket (or those that are wanted) is a file below the
+ * directory, kept as it is in the bucket by restorer/follow.h.  Threads take
+ * the database whose turn has come: at once after a step that went forward,
+ * after an interval when there was nothing new, later and later after failures.
+ * One that fails keeps no other.
+ *
+ * Which databases there are is what catalog.json says, asked for every ten
+ * seconds; a bucket without one (Litestream's) is listed instead, once a
+ * minute.
+ *
+ *	DIR/.litebucket/follow/lock		one follower at a time
+ *	DIR/.litebucket/follow/<hash>/		one database's: position, name
+ *	DIR/.litebucket/aside/			changed replicas, for people to remove
+ *
+ * Idle requests: one GET per database and interval, one for the catalog.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "restorer/follow.h"
+
+struct follower;
+
+struct follower_options {
+	struct bucket *bucket;
+	const char *directory; /* exists */
+	const char *name;      /* of the database whose own the bucket's URL is */
+	bool (*wanted)(const char *path, void *arg); /* NULL: all are */
+	void *wanted_arg;
+	int64_t interval_ms;  /* 0: 1 s */
+	int64_t catalog_ms;   /* 0: 10 s */
+	unsigned connections; /* threads; 0: 8 */
+	bool once;	      /* run ends when all are as new as the bucket */
+	bool stop_on_divergence;
+	unsigned mode;	      /* of new files; 0: 0600 */
+	struct replica_options replica;
+};
+
+/*
+ * -EBUSY: another follower is at work there.  -EEXIST: the directory is a
+ * mount's.  Nothing is asked of the bucket yet.  Strings must outlive it.
+ */
+int follower_new(const struct follower_options *o, struct follower **ret);
+
+/*
+ * 0: it was stopped, or with once all is well.  With once: the first failure,
+ * whose sentence says how many there were; -ENOENT: there is no database, or
+ * none that is wanted.  Otherwise failures are logged and tried again.
+ */
+int follower_run(struct follower *f);
+
+/* End the run soon: any thread, any number of times, but no signal handler. */
+void follower_stop(struct follower *f);
+
+/* One database, as it was after its last step. */
+struct follower_database {
+	const char *path;
+	struct follow_state state;
+	const char *error; /* why it does not go on, or NULL */
+};
+
+/* fn must not call back; its non-zero return stops and is returned. */
+typedef int (*follower_fn)(const struct follower_database *d, void *arg);
+int follower_each(struct follower *f, follower_fn fn, void *arg);
+
+/* After run has returned.  Replicas end cleanly. */
+void follower_free(struct follower *f);
+AUTO_FREE(follower);
+
+#endif
