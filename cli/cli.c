@@ -12,7 +12,7 @@
 extern char **environ;
 
 static const struct verb *const verbs[] = {
-	&cmd_mount,   &cmd_status, &cmd_sync,
+	&cmd_mount,   &cmd_status, &cmd_sync,	 &cmd_follow,
 	&cmd_restore, &cmd_list,   &cmd_history,
 };
 

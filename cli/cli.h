@@ -25,6 +25,7 @@ enum cli_exit {
 };
 
 extern const struct verb cmd_mount;
+extern const struct verb cmd_follow;
 extern const struct verb cmd_restore;
 extern const struct verb cmd_list;
 extern const struct verb cmd_history;

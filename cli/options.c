@@ -45,6 +45,16 @@ static int parse_text(const char *text, void *dest)
 	return 0;
 }
 
+static int parse_list(const char *text, void *dest)
+{
+	struct option_list *list = dest;
+
+	if (list->n == OPTIONS_LIST_MAX)
+		return error_set(-ERR_USAGE, "'%s' is one too many; at most %d",
+				 text, OPTIONS_LIST_MAX);
+	return parse_text(text, &list->items[list->n++]);
+}
+
 static int parse_duration(const char *text, void *dest)
 {
 	return clock_parse_duration(text, dest);
@@ -174,6 +184,7 @@ static int (*const parsers[])(const char *text, void *dest) = {
 	[OPTION_FD] = parse_fd,
 	[OPTION_LEVEL] = parse_level,
 	[OPTION_OFFSET] = parse_offset,
+	[OPTION_LIST] = parse_list,
 };
 
 /* source is what the value came with: an option as typed, or a variable. */

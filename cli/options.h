@@ -40,11 +40,19 @@ enum option_kind {
 	OPTION_FD,	 /* int, an open descriptor; -1 when not given */
 	OPTION_OFFSET,	 /* uint64_t, decimal or 0x and hex digits */
 	OPTION_LEVEL,	 /* enum log_level */
+	OPTION_LIST,	 /* struct option_list; each time it is said one more */
 };
 
 enum {
 	OPTIONS_COUNT_MAX = 1000,
-	OPTIONS_PER_VERB = 16
+	OPTIONS_PER_VERB = 16,
+	OPTIONS_LIST_MAX = 64,
+};
+
+/* From the environment there is at most one. */
+struct option_list {
+	const char *items[OPTIONS_LIST_MAX];
+	size_t n;
 };
 
 struct option {

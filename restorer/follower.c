@@ -31,7 +31,8 @@ struct entry {
 	char *db, *path;
 	struct follow *follow; /* of the thread that has it */
 	bool busy;
-	bool done; /* with once */
+	bool done;    /* with once */
+	bool settled; /* it has been as new as the bucket, or failed */
 	int64_t due_ms;
 	unsigned failures;	/* in a row */
 	int64_t blocked_ms;	/* since when something is in the way; 0: no */
@@ -48,6 +49,7 @@ struct follower {
 	pthread_mutex_t mutex; /* guards what follows */
 	pthread_cond_t changed;
 	bool stopping;
+	bool told_ready;
 	struct entry **entries;
 	size_t n;
 };
@@ -280,6 +282,16 @@ static int find_databases(struct follower *f)
 	return rc < 0 ? rc : 1;
 }
 
+/* At the start also what the catalog, which is written later, does not know. */
+static int find_all_databases(struct follower *f)
+{
+	int rc = find_databases(f);
+
+	if (rc > 0)
+		rc = archive_databases(f->o.bucket, found, f);
+	return rc;
+}
+
 /*
  * One database's turn
  */
@@ -377,6 +389,7 @@ static void note_failure(struct follower *f, struct entry *e, int rc)
 	e->due_ms = clock_monotonic_ms() +
 		    (pause < PAUSE_MAX_MS ? pause : PAUSE_MAX_MS);
 	e->done = f->o.once;
+	e->settled = true;
 }
 
 /* Readers or a lock: no failure, unless it lasts. */
@@ -406,6 +419,7 @@ static void note_success(struct follower *f, struct entry *e, int rc)
 		e->due_ms += e->state.dropped ? f->o.catalog_ms :
 						f->o.interval_ms;
 	e->done = rc == 0 && f->o.once;
+	e->settled |= rc == 0;
 }
 
 static void give_back(struct follower *f, struct entry *e, int rc)
@@ -446,14 +460,27 @@ static bool all_done(const struct follower *f)
 	return true;
 }
 
+static void tell_ready(struct follower *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		if (!f->entries[i]->settled)
+			return;
+	if (!f->told_ready && f->o.ready)
+		f->o.ready(f->n, f->o.ready_arg);
+	f->told_ready = true;
+}
+
 /* False: it is over. */
 static bool wait_until(struct follower *f, int64_t until_ms)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&f->mutex);
 
+	tell_ready(f);
 	while (!f->stopping && !(f->o.once && all_done(f)) &&
-	       clock_monotonic_ms() < until_ms)
+	       clock_monotonic_ms() < until_ms) {
 		(void)cond_wait_until(&f->changed, held, until_ms);
+		tell_ready(f);
+	}
 	return !f->stopping && !(f->o.once && all_done(f));
 }
 
@@ -514,7 +541,7 @@ int follower_run(struct follower *f)
 	AUTO(mem) pthread_t *threads =
 		calloc(f->o.connections, sizeof(*threads));
 	unsigned n = 0;
-	int rc = threads ? find_databases(f) :
+	int rc = threads ? find_all_databases(f) :
 			   error_set(-ENOMEM, "out of memory for threads");
 
 	if (rc < 0 && (!threads || f->o.once))

@@ -14,9 +14,9 @@
  * after an interval when there was nothing new, later and later after failures.
  * One that fails keeps no other.
  *
- * Which databases there are is what catalog.json says, asked for every ten
- * seconds; a bucket without one (Litestream's) is listed instead, once a
- * minute.
+ * Which databases there are is what a list at the start says, and then
+ * catalog.json, asked for every ten seconds; a bucket without one (Litestream's)
+ * is listed again once a minute.
  *
  *	DIR/.litebucket/follow/lock		one follower at a time
  *	DIR/.litebucket/follow/<hash>/		one database's: position, name
@@ -42,6 +42,8 @@ struct follower_options {
 	int64_t catalog_ms;   /* 0: 10 s */
 	unsigned connections; /* threads; 0: 8 */
 	bool once;	      /* run ends when all are as new as the bucket */
+	void (*ready)(size_t databases, void *arg); /* all were, or failed, once */
+	void *ready_arg;
 	bool stop_on_divergence;
 	unsigned mode;	      /* of new files; 0: 0600 */
 	struct replica_options replica;

@@ -16,7 +16,7 @@ import harness
 from harness import LITEBUCKET, assert_same_bytes, copy_at_rest, litebucket, run, sync
 
 OK, FAILED, USAGE, NOT_FOUND = 0, 1, 2, 3
-VERBS = ["mount", "status", "sync", "restore", "list", "history"]
+VERBS = ["mount", "status", "sync", "follow", "restore", "list", "history"]
 MAN = harness.ROOT / "docs" / "litebucket.1"
 
 
