@@ -82,7 +82,7 @@ static void store(uint32_t *p, uint32_t v)
 
 void shm_barrier(void)
 {
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	__sync_synchronize();
 }
 
 /* 0, or -EAGAIN if others are in the way, or a failure with its sentence. */
