@@ -7,12 +7,19 @@
  */
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 enum { CLOCK_TEXT_SIZE = 32 };
 
 int64_t clock_wall_ms(void);
 int64_t clock_monotonic_ms(void);
 void clock_sleep_ms(int64_t ms);
+
+/* As file times are compared. */
+static inline int64_t clock_nanoseconds(struct timespec t)
+{
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
 
 /* RFC 3339 in UTC with milliseconds: 2006-01-02T15:04:05.000Z */
 void clock_format(int64_t wall_ms, char ret[CLOCK_TEXT_SIZE]);

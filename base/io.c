@@ -175,6 +175,22 @@ int64_t io_size(int fd)
 	return st.st_size;
 }
 
+int io_lock(int fd, short type, uint64_t start, uint64_t size)
+{
+	struct flock l = {
+		.l_type = type,
+		.l_whence = SEEK_SET,
+		.l_start = (off_t)start,
+		.l_len = (off_t)size,
+	};
+
+	if (fcntl(fd, F_OFD_SETLK, &l) == 0)
+		return 0;
+	if (errno == EAGAIN || errno == EACCES || errno == EINTR)
+		return -EAGAIN;
+	return error_errno("locking a file");
+}
+
 void io_random(void *data, size_t size)
 {
 	size_t done = 0;

@@ -41,6 +41,13 @@ int io_make_durable_dirs(int dirfd, const char *path, unsigned mode);
 /* The size of an open file, or a negative errno. */
 int64_t io_size(int fd);
 
+/*
+ * An open file description lock (F_OFD_SETLK) of a type (F_RDLCK, F_WRLCK,
+ * F_UNLCK) on size bytes from start on, size 0 meaning all that follow.
+ * -EAGAIN, without a sentence: somebody else's is in the way.
+ */
+int io_lock(int fd, short type, uint64_t start, uint64_t size);
+
 /* len bytes from the kernel's generator; cannot fail. */
 void io_random(void *data, size_t size);
 

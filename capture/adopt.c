@@ -36,7 +36,6 @@ static const char INCOMING[] = "incoming.db";
 static const char REPLACING[] = "replacing";
 static const char ADOPTING[] = "adopting";
 
-static const char *const sides[] = { "-shm", "-wal", "-journal" };
 
 enum { PATH_SIZE = 4200, ASIDE_SIZE = 80 };
 
@@ -146,9 +145,10 @@ static int set_files_aside(struct db *db, int aside_fd)
 	char from[PATH_SIZE], to[80];
 	int rc = set_aside(db->config->dirfd, db->path, aside_fd, "database");
 
-	for (int i = 1; rc >= 0 && i < 3; i++) {
-		(void)snprintf(from, sizeof(from), "%s%s", db->path, sides[i]);
-		(void)snprintf(to, sizeof(to), "database%s", sides[i]);
+	for (int i = 1; rc >= 0 && i < FORMAT_SIDES; i++) {
+		(void)snprintf(from, sizeof(from), "%s%s", db->path,
+			       format_sides[i]);
+		(void)snprintf(to, sizeof(to), "database%s", format_sides[i]);
 		rc = set_aside(db->config->dirfd, from, aside_fd, to);
 	}
 	return rc < 0 ? rc : 0;
@@ -300,8 +300,9 @@ static int remove_sides(struct db *db)
 {
 	char name[PATH_SIZE];
 
-	for (int i = 0; i < 3; i++) {
-		(void)snprintf(name, sizeof(name), "%s%s", db->path, sides[i]);
+	for (int i = 0; i < FORMAT_SIDES; i++) {
+		(void)snprintf(name, sizeof(name), "%s%s", db->path,
+			       format_sides[i]);
 		if (unlinkat(db->config->dirfd, name, 0) < 0 && errno != ENOENT)
 			return error_errno("removing '%s'", name);
 	}

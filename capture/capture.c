@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/boot.h"
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -70,34 +71,6 @@ const char *capture_boot(const struct capture *c)
 	return c->boot;
 }
 
-/* Tests cannot boot the machine. */
-static const char *pretended_boot(void)
-{
-#ifdef LITEBUCKET_FAILPOINTS
-	return getenv("LITEBUCKET_BOOT");
-#else
-	return NULL;
-#endif
-}
-
-static void find_boot(struct capture *c)
-{
-	AUTO(buf) struct buf text = BUF_INIT(256);
-	const char *id = pretended_boot();
-
-	if (!id && io_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id",
-				&text) == 0)
-		id = text.data;
-	if (id)
-		(void)snprintf(c->boot, sizeof(c->boot), "%.*s",
-			       (int)strcspn(id, "\n"), id);
-}
-
-static int64_t nanoseconds(struct timespec t)
-{
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* What the files look like now, as position remembers it. */
 static void look_at_files(struct db *db, struct position *ret)
 {
@@ -108,13 +81,13 @@ static void look_at_files(struct db *db, struct position *ret)
 	ret->main_mtime_ns = ret->main_ctime_ns = ret->wal_mtime_ns = 0;
 	if (fstatat(db->config->dirfd, db->path, &st, 0) == 0) {
 		ret->main_size = (uint64_t)st.st_size;
-		ret->main_mtime_ns = nanoseconds(st.st_mtim);
-		ret->main_ctime_ns = nanoseconds(st.st_ctim);
+		ret->main_mtime_ns = clock_nanoseconds(st.st_mtim);
+		ret->main_ctime_ns = clock_nanoseconds(st.st_ctim);
 	}
 	(void)snprintf(wal, sizeof(wal), "%s-wal", db->path);
 	if (fstatat(db->config->dirfd, wal, &st, 0) == 0) {
 		ret->wal_size = (uint64_t)st.st_size;
-		ret->wal_mtime_ns = nanoseconds(st.st_mtim);
+		ret->wal_mtime_ns = clock_nanoseconds(st.st_mtim);
 	}
 }
 
@@ -478,7 +451,7 @@ int capture_open(const struct capture_config *config, struct capture **ret)
 	atomic_store(&c->room_due, true);
 	c->state_fd = c->state_root_fd = c->lock_fd = -1;
 	init_locks(c);
-	find_boot(c);
+	boot_id(c->boot);
 	rc = open_state_dirs(c);
 	if (rc == 0)
 		rc = take_clean_mark(c);

@@ -177,15 +177,14 @@ static bool is_directory(struct capture *c, const char *path)
 /* The open handles of from go with the file; what was at to is replaced. */
 static void follow_file(struct capture *c, const char *from, const char *to)
 {
-	static const char *const suffixes[] = { "-journal", "-wal", "-shm" };
 	char sibling[4096];
 
 	table_detach_files(c, to);
 	table_move_files(c, from, to);
 	/* Those that are named like to's own are that from now on. */
-	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++)
+	for (int i = 0; i < FORMAT_SIDES; i++)
 		if (snprintf(sibling, sizeof(sibling), "%s%s", to,
-			     suffixes[i]) < (int)sizeof(sibling))
+			     format_sides[i]) < (int)sizeof(sibling))
 			table_move_files(c, sibling, sibling);
 }
 

@@ -23,7 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { POSITION_BOOT_SIZE = 37 };
+#include "base/boot.h"
 
 struct position {
 	uint64_t txid;		/* the last sealed; 0: none yet */
@@ -37,7 +37,7 @@ struct position {
 	uint64_t main_size, wal_size;
 	int64_t main_mtime_ns, main_ctime_ns, wal_mtime_ns;
 
-	char boot[POSITION_BOOT_SIZE]; /* of the machine; "": not known */
+	char boot[BOOT_ID_SIZE]; /* of the machine; "": not known */
 	uint32_t change_counter; /* in page 1, as of the batch; 0: not known */
 	uint32_t wal_salt[2];	 /* of the WAL that it ended in, */
 	uint64_t wal_end;	 /* and where; 0: there was no WAL */

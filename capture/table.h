@@ -23,7 +23,7 @@ struct capture {
 	int state_root_fd; /* .litebucket/db */
 	int lock_fd;	   /* held: no other process works here */
 	uint64_t run;	   /* names the last stop in order; 0: there was none */
-	char boot[POSITION_BOOT_SIZE]; /* of the machine; constant */
+	char boot[BOOT_ID_SIZE]; /* of the machine; constant */
 
 	struct spool_budget budget; /* of all databases' spools */
 	atomic_bool full;	    /* it was too small, and that was told */

@@ -135,8 +135,7 @@ static int download(struct fetch *f, struct fetched *item)
 	return rc < 0 ? not_stored(rc) : 0;
 }
 
-static int check_header(const struct fetched *item,
-			const struct ltx_header *header)
+int fetched_check(const struct fetched *item, const struct ltx_header *header)
 {
 	if (header->min_txid != item->file.min_txid ||
 	    header->max_txid != item->file.max_txid)
@@ -166,7 +165,7 @@ static int verify(const struct fetched *item)
 	rc = ltx_decoder_new(fetched_open(item, &opened), &dec);
 	if (rc < 0)
 		return rc;
-	rc = check_header(item, ltx_decoder_header(dec));
+	rc = fetched_check(item, ltx_decoder_header(dec));
 	if (rc < 0)
 		return rc;
 	do

@@ -26,6 +26,7 @@
 #include "bucket/archive.h"
 
 struct fetch;
+struct ltx_header;
 struct output;
 
 enum { FETCH_MEMORY_MAX = 1 << 20 };
@@ -48,6 +49,12 @@ struct fetched_source {
 };
 struct source *fetched_open(const struct fetched *item,
 			    struct fetched_source *s);
+
+/*
+ * Is it the header of the file that was asked for, and of a kind that can be
+ * applied?  -ERR_CORRUPT, -EOPNOTSUPP.
+ */
+int fetched_check(const struct fetched *item, const struct ltx_header *header);
 
 struct fetch_config {
 	struct bucket *bucket;

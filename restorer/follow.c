@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/boot.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -14,9 +15,10 @@
 #include "base/stream.h"
 #include "bucket/archive.h"
 #include "ltx/decoder.h"
-#include "ltx/name.h"
+#include "restorer/fetch.h"
 #include "restorer/mark.h"
 #include "restorer/restorer.h"
+#include "sqlite/format.h"
 
 #include "restorer/follow.h"
 
@@ -25,7 +27,6 @@ enum {
 	SILENCE_MS = 60 * 1000,
 	/* Further behind, one jump costs less than the batches one by one. */
 	FAR_BEHIND = 1000,
-	MEMORY_MAX = 1 << 20, /* of a batch; larger ones go into a file */
 };
 
 struct follow {
@@ -65,11 +66,6 @@ static int end_mark(struct follow *f)
 	return store_mark(f);
 }
 
-static int64_t nanoseconds(struct timespec t)
-{
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* After this, and until somebody touches the file, nobody need compare. */
 static int store_clean_mark(struct follow *f, int fd)
 {
@@ -79,7 +75,7 @@ static int store_clean_mark(struct follow *f, int fd)
 		return error_errno("looking at %s", f->o.path);
 	f->mark.inode = st.st_ino;
 	f->mark.size = (uint64_t)st.st_size;
-	f->mark.mtime_ns = nanoseconds(st.st_mtim);
+	f->mark.mtime_ns = clock_nanoseconds(st.st_mtim);
 	int rc = mark_store(f->mark_fd, &f->mark);
 	if (rc == 0 && fsync(f->mark_fd) < 0)
 		rc = error_errno("syncing the position of %s", f->o.path);
@@ -95,30 +91,8 @@ static bool is_clean(const struct follow *f)
 	return f->mark.inode && stat(f->o.path, &st) == 0 &&
 	       st.st_ino == f->mark.inode &&
 	       (uint64_t)st.st_size == f->mark.size &&
-	       nanoseconds(st.st_mtim) == f->mark.mtime_ns &&
+	       clock_nanoseconds(st.st_mtim) == f->mark.mtime_ns &&
 	       (stat(name, &wal) < 0 || wal.st_size == 0);
-}
-
-/* Tests cannot boot the machine. */
-static const char *pretended_boot(void)
-{
-#ifdef LITEBUCKET_FAILPOINTS
-	return getenv("LITEBUCKET_BOOT");
-#else
-	return NULL;
-#endif
-}
-
-static void find_boot(char ret[MARK_BOOT_SIZE])
-{
-	AUTO(buf) struct buf text = BUF_INIT(256);
-	const char *id = pretended_boot();
-
-	if (!id && io_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id",
-				&text) == 0)
-		id = text.data;
-	(void)snprintf(ret, MARK_BOOT_SIZE, "%.*s",
-		       id ? (int)strcspn(id, "\n") : 0, id ? id : "");
 }
 
 static int load_mark(struct follow *f)
@@ -233,12 +207,11 @@ static int restore(struct follow *f, const char *path,
 
 static void remove_sides(const struct follow *f)
 {
-	static const char *const sides[] = { "-shm", "-wal", "-journal" };
-
-	for (size_t i = 0; i < sizeof(sides) / sizeof(sides[0]); i++) {
+	for (int i = 0; i < FORMAT_SIDES; i++) {
 		char path[4096];
 
-		(void)snprintf(path, sizeof(path), "%s%s", f->o.path, sides[i]);
+		(void)snprintf(path, sizeof(path), "%s%s", f->o.path,
+			       format_sides[i]);
 		(void)unlink(path);
 	}
 }
@@ -362,23 +335,20 @@ static int take_over(struct follow *f, const char *path,
 		     const struct mark_state *next)
 {
 	AUTO(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
-	uint8_t header[100];
-	uint32_t page_size;
+	uint8_t data[FORMAT_HEADER_SIZE];
+	struct format_header header;
 	int64_t size;
 	int rc;
 
 	if (fd < 0)
 		return error_errno("opening %s", path);
 	size = io_size(fd);
-	if (size < 0 || io_pread(fd, header, sizeof(header), 0) !=
-				sizeof(header))
+	if (size < 0 || io_pread(fd, data, sizeof(data), 0) != sizeof(data))
 		return error_set(-EIO, "reading %s", path);
-	page_size = (uint32_t)header[16] << 8 | header[17];
-	page_size = page_size == 1 ? 65536 : page_size;
-	if (page_size == 0)
+	if (!format_parse_header(data, &header))
 		return error_set(-ERR_CORRUPT, "%s is not a database", path);
-	rc = stage_difference(f, fd, page_size,
-			      (uint32_t)((uint64_t)size / page_size));
+	rc = stage_difference(f, fd, header.page_size,
+			      (uint32_t)((uint64_t)size / header.page_size));
 	if (rc == 0)
 		rc = commit(f, next->dbsum, next);
 	if (rc < 0)
@@ -513,7 +483,7 @@ static int compare_unknown(struct follow *f)
 static int identify(struct follow *f)
 {
 	const struct mark *m = &f->mark;
-	char boot[MARK_BOOT_SIZE];
+	char boot[BOOT_ID_SIZE];
 	int rc;
 
 	if (!in_state(&m->done) && !in_state(&m->begun))
@@ -525,7 +495,7 @@ static int identify(struct follow *f)
 		rc = is_state(f, &m->done);
 	if (rc != 0)
 		return rc < 0 ? rc : 0;
-	find_boot(boot);
+	boot_id(boot);
 	if (strcmp(boot, m->boot) == 0)
 		return diverged(f);
 	log_info("replica is older or newer than its position, as after a power "
@@ -555,7 +525,7 @@ static int open_replica(struct follow *f)
 		replica_free(TAKE(f->replica));
 		return rc;
 	}
-	find_boot(f->mark.boot);
+	boot_id(f->mark.boot);
 	return rc > 0 ? rc : store_mark(f);
 }
 
@@ -585,62 +555,50 @@ static int find_file(struct follow *f, bool *ret_exists)
  * The next slot
  */
 
-struct batch {
-	char key[BUCKET_KEY_MAX];
-	struct buf memory;
-	int fd;
-};
-
-static void batch_cleanup(struct batch *b)
-{
-	buf_cleanup(&b->memory);
-	fd_cleanup(&b->fd);
-}
-
 /* Into memory as long as it is small, then into a file without a name. */
-struct batch_sink {
+struct slot_sink {
 	struct sink sink;
-	struct batch *batch;
+	struct fetched *item;
 	const char *directory;
 	uint64_t size;
 };
 
-static int spill(struct batch_sink *s)
+static int spill(struct slot_sink *s)
 {
-	struct batch *b = s->batch;
+	struct fetched *item = s->item;
 
-	b->fd = open(s->directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (b->fd < 0)
+	item->fd = open(s->directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (item->fd < 0)
 		return error_errno("making a file in %s", s->directory);
-	return io_pwrite(b->fd, b->memory.data, b->memory.size, 0);
+	return io_pwrite(item->fd, item->memory.data, item->memory.size, 0);
 }
 
-static int batch_write(struct sink *sink, const void *data, size_t size)
+static int slot_write(struct sink *sink, const void *data, size_t size)
 {
-	struct batch_sink *s = (struct batch_sink *)sink;
-	struct batch *b = s->batch;
+	struct slot_sink *s = (struct slot_sink *)sink;
+	struct fetched *item = s->item;
 	int rc = 0;
 
-	if (b->fd < 0 && s->size + size <= MEMORY_MAX)
-		rc = buf_append(&b->memory, data, size);
-	else if (b->fd < 0)
+	if (item->fd < 0 && s->size + size <= FETCH_MEMORY_MAX)
+		rc = buf_append(&item->memory, data, size);
+	else if (item->fd < 0)
 		rc = spill(s);
-	if (rc == 0 && b->fd >= 0)
-		rc = io_pwrite(b->fd, data, size, s->size);
+	if (rc == 0 && item->fd >= 0)
+		rc = io_pwrite(item->fd, data, size, s->size);
 	s->size += size;
 	return rc;
 }
 
 /* 1: the slot is taken; 0: it is not yet. */
-static int get_slot(struct follow *f, uint64_t txid, struct batch *b)
+static int get_slot(struct follow *f, uint64_t txid, struct fetched *ret)
 {
-	struct batch_sink sink = { { batch_write }, b, f->o.state, 0 };
-	int rc = archive_key(f->o.db, 0, txid, txid, b->key);
+	struct slot_sink sink = { { slot_write }, ret, f->o.state, 0 };
+	int rc = archive_key(f->o.db, 0, txid, txid, ret->key);
 
 	if (rc < 0)
 		return rc;
 	f->requests++;
-	rc = bucket_get(f->o.bucket, b->key, 0, BUCKET_TO_END, NULL,
+	rc = bucket_get(f->o.bucket, ret->key, 0, BUCKET_TO_END, NULL,
 			&sink.sink, NULL);
 	f->bytes += sink.size;
 	if (rc < 0 && rc != -ENOENT)
@@ -669,19 +627,6 @@ static int stage_pages(struct follow *f, struct ltx_decoder *dec)
 		rc = pages ? replica_put(f->replica, pgno, page) : 0;
 	}
 	return rc < 0 ? rc : ltx_decoder_finish(dec, NULL);
-}
-
-static int check_header(const struct ltx_header *h, uint64_t txid)
-{
-	if (h->min_txid != txid || h->max_txid != txid)
-		return error_set(-ERR_CORRUPT,
-				 "its header says transactions %016" PRIx64
-				 " to %016" PRIx64, h->min_txid, h->max_txid);
-	if (h->kind > LTX_DROP)
-		return error_set(-EOPNOTSUPP,
-				 "the transaction is stored in a way that this "
-				 "version cannot read; use a newer litebucket");
-	return 0;
 }
 
 /* Does it begin at the state that we have? */
@@ -717,27 +662,24 @@ static int finish_batch(struct follow *f, const struct ltx_header *h)
 	return rc < 0 ? rc : 1;
 }
 
-static int apply_batch(struct follow *f, const struct batch *b, uint64_t txid)
+static int apply_batch(struct follow *f, const struct fetched *item)
 {
 	AUTO(ltx_decoder) struct ltx_decoder *dec = NULL;
-	AUTO(mem) struct fd_source *file = malloc(sizeof(*file));
-	struct mem_source memory;
+	AUTO(mem) struct fetched_source *opened = malloc(sizeof(*opened));
 	int rc;
 
-	if (!file)
+	if (!opened)
 		return error_set(-ENOMEM, "out of memory for a batch");
-	mem_source_init(&memory, b->memory.data, b->memory.size);
-	fd_source_init(file, b->fd, 0, UINT64_MAX);
-	rc = ltx_decoder_new(b->fd < 0 ? &memory.source : &file->source, &dec);
+	rc = ltx_decoder_new(fetched_open(item, opened), &dec);
 	if (rc == 0)
-		rc = check_header(ltx_decoder_header(dec), txid);
+		rc = fetched_check(item, ltx_decoder_header(dec));
 	if (rc == 0)
 		rc = stage_pages(f, dec);
 	if (rc == 0)
 		rc = finish_batch(f, ltx_decoder_header(dec));
 	if (rc < 0 && f->replica)
 		replica_abort(f->replica);
-	return rc == -ERR_CORRUPT ? error_wrap(rc, "%s", b->key) : rc;
+	return rc == -ERR_CORRUPT ? error_wrap(rc, "%s", item->key) : rc;
 }
 
 /*
@@ -760,10 +702,13 @@ static int go_around(struct follow *f)
 
 static int next_slot(struct follow *f)
 {
-	AUTO(batch) struct batch b = { .memory = BUF_INIT(MEMORY_MAX),
-				       .fd = -1 };
 	uint64_t txid = f->mark.done.txid + 1;
-	int rc = get_slot(f, txid, &b);
+	AUTO(fetched) struct fetched item = {
+		.file = { .min_txid = txid, .max_txid = txid },
+		.memory = BUF_INIT(FETCH_MEMORY_MAX),
+		.fd = -1,
+	};
+	int rc = get_slot(f, txid, &item);
 
 	if (rc < 0)
 		return rc;
@@ -772,7 +717,7 @@ static int next_slot(struct follow *f)
 	/* Dropped, and now there is something again: all of it. */
 	if (!f->replica)
 		return create(f);
-	rc = apply_batch(f, &b, txid);
+	rc = apply_batch(f, &item);
 	return rc == -ERR_CORRUPT ? go_around(f) : rc;
 }
 

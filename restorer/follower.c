@@ -81,7 +81,6 @@ static int lock_directory(struct follower *f)
 {
 	AUTO(mem) char *directory = below(f, ".litebucket/follow");
 	AUTO(mem) char *path = below(f, ".litebucket/follow/lock");
-	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	int rc;
 
 	if (!directory || !path)
@@ -92,12 +91,11 @@ static int lock_directory(struct follower *f)
 	f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (f->lock_fd < 0)
 		return error_errno("opening %s", path);
-	if (fcntl(f->lock_fd, F_OFD_SETLK, &l) == 0)
-		return 0;
-	if (errno == EAGAIN || errno == EACCES)
-		return error_set(-EBUSY, "another follower is at work in %s",
-				 f->o.directory);
-	return error_errno("locking %s", path);
+	rc = io_lock(f->lock_fd, F_WRLCK, 0, 0);
+	return rc == -EAGAIN ?
+		       error_set(-EBUSY, "another follower is at work in %s",
+				 f->o.directory) :
+		       rc;
 }
 
 int follower_new(const struct follower_options *o, struct follower **ret)
@@ -484,6 +482,12 @@ static bool wait_until(struct follower *f, int64_t until_ms)
 	return !f->stopping && !(f->o.once && all_done(f));
 }
 
+static void tell_unknown(void)
+{
+	log_warn("the bucket does not tell its databases for now", "error=%s",
+		 log_quote(error_message()));
+}
+
 static void look_again(struct follower *f)
 {
 	bool failing = false;
@@ -495,8 +499,7 @@ static void look_again(struct follower *f)
 		int rc = find_databases(f);
 
 		if (rc < 0 && !failing)
-			log_warn("the bucket does not tell its databases for "
-				 "now", "error=%s", log_quote(error_message()));
+			tell_unknown();
 		failing = rc < 0;
 		has_catalog = rc != 0;
 	}
@@ -547,8 +550,7 @@ int follower_run(struct follower *f)
 	if (rc < 0 && (!threads || f->o.once))
 		return rc;
 	if (rc < 0)
-		log_warn("the bucket does not tell its databases for now",
-			 "error=%s", log_quote(error_message()));
+		tell_unknown();
 	if (f->o.once && f->n == 0)
 		return error_set(-ENOENT, "there is no database to follow");
 	rc = start_threads(f, threads, &n);

@@ -50,7 +50,7 @@ int mark_load(int fd, struct mark *ret)
 	get_state(p, &ret->done);
 	get_state(p + STATE_SIZE, &ret->begun);
 	p += (size_t)2 * STATE_SIZE;
-	memcpy(ret->boot, p, MARK_BOOT_SIZE - 1);
+	memcpy(ret->boot, p, BOOT_ID_SIZE - 1);
 	p += 40;
 	ret->inode = get_le64(p);
 	ret->size = get_le64(p + 8);
@@ -68,7 +68,7 @@ int mark_store(int fd, const struct mark *m)
 	put_state(p, &m->done);
 	put_state(p + STATE_SIZE, &m->begun);
 	p += (size_t)2 * STATE_SIZE;
-	memcpy(p, m->boot, MARK_BOOT_SIZE - 1);
+	memcpy(p, m->boot, BOOT_ID_SIZE - 1);
 	p += 40;
 	put_le64(p, m->inode);
 	put_le64(p + 8, m->size);

@@ -21,7 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { MARK_BOOT_SIZE = 37 };
+#include "base/boot.h"
 
 /* A state: what the log's batch txid left. */
 struct mark_state {
@@ -34,7 +34,7 @@ struct mark_state {
 
 struct mark {
 	struct mark_state done, begun;
-	char boot[MARK_BOOT_SIZE]; /* of the machine; "": not known */
+	char boot[BOOT_ID_SIZE]; /* of the machine; "": not known */
 
 	/* After a clean stop, what the file looked like; inode is 0 otherwise. */
 	uint64_t inode, size;

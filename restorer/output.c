@@ -7,18 +7,15 @@
 
 #include "base/error.h"
 #include "base/io.h"
+#include "sqlite/format.h"
 
 #include "restorer/output.h"
-
-enum { SIDES = 3 };
-
-/* In the order in which they go: never a -shm without the -wal it describes. */
-static const char *const sides[SIDES] = { "-shm", "-wal", "-journal" };
 
 /* "NAME-wal"; an empty string if no such name can exist. */
 static void side_name(const char *name, int side, char ret[NAME_MAX + 1])
 {
-	if (snprintf(ret, NAME_MAX + 1, "%s%s", name, sides[side]) > NAME_MAX)
+	if (snprintf(ret, NAME_MAX + 1, "%s%s", name, format_sides[side]) >
+	    NAME_MAX)
 		ret[0] = '\0';
 }
 
@@ -80,7 +77,7 @@ static int check_target(struct output *o)
 		return exists_error(o->path, "");
 	if (rc > 0)
 		return check_unlocked(o);
-	for (int i = 0; i < SIDES && !o->force; i++) {
+	for (int i = 0; i < FORMAT_SIDES && !o->force; i++) {
 		char side[NAME_MAX + 1];
 
 		side_name(o->name, i, side);
@@ -90,7 +87,7 @@ static int check_target(struct output *o)
 		if (rc < 0)
 			return rc;
 		if (rc > 0)
-			return exists_error(o->path, sides[i]);
+			return exists_error(o->path, format_sides[i]);
 	}
 	return 0;
 }
@@ -220,7 +217,7 @@ int output_scratch(struct output *o, int *ret_fd)
 /* Undo set_aside(), as far as it came. */
 static void put_back(struct output *o)
 {
-	for (int i = SIDES - 1; i >= 0; i--) {
+	for (int i = FORMAT_SIDES - 1; i >= 0; i--) {
 		char from[NAME_MAX + 1], to[NAME_MAX + 1];
 
 		side_name(o->temporary, i, from);
@@ -239,7 +236,7 @@ static int set_aside(struct output *o)
 {
 	bool any = false;
 
-	for (int i = 0; i < SIDES; i++) {
+	for (int i = 0; i < FORMAT_SIDES; i++) {
 		char from[NAME_MAX + 1], to[NAME_MAX + 1];
 
 		side_name(o->name, i, from);
@@ -250,14 +247,14 @@ static int set_aside(struct output *o)
 			any = true;
 		else if (errno != ENOENT)
 			return error_errno("moving '%s%s' out of the way",
-					   o->path, sides[i]);
+					   o->path, format_sides[i]);
 	}
 	return any ? io_sync_parent(o->dirfd, o->name) : 0;
 }
 
 static void remove_aside(struct output *o)
 {
-	for (int i = 0; i < SIDES; i++) {
+	for (int i = 0; i < FORMAT_SIDES; i++) {
 		char name[NAME_MAX + 1];
 
 		side_name(o->temporary, i, name);

@@ -6,6 +6,8 @@
 
 #include "sqlite/format.h"
 
+const char *const format_sides[FORMAT_SIDES] = { "-shm", "-wal", "-journal" };
+
 bool format_parse_header(const uint8_t *data, struct format_header *ret)
 {
 	uint32_t page_size = get_be16(data + 16);

@@ -28,6 +28,13 @@ struct format_header {
 	bool wal;
 };
 
+/*
+ * What SQLite appends to a database's name for the files that belong to it, in
+ * the order in which they go: never a -shm without the -wal it describes.
+ */
+enum { FORMAT_SIDES = 3 };
+extern const char *const format_sides[FORMAT_SIDES];
+
 /* Is this the beginning of a database? */
 bool format_parse_header(const uint8_t *data, struct format_header *ret);
 

@@ -23,31 +23,17 @@ uint32_t replica_lock_page(uint32_t page_size)
 	return PENDING / page_size + 1;
 }
 
-static int lock_file(int fd, short type, off_t start, off_t size)
-{
-	struct flock l = {
-		.l_type = type,
-		.l_whence = SEEK_SET,
-		.l_start = start,
-		.l_len = size,
-	};
-
-	if (fcntl(fd, F_OFD_SETLK, &l) == 0)
-		return 0;
-	if (errno == EAGAIN || errno == EACCES || errno == EINTR)
-		return error_set(-EAGAIN, "another connection is closing it");
-	return error_errno("locking it");
-}
-
 /* As a reader of SQLite's: past whoever waits for its end. */
 static int share_database(int fd)
 {
-	int rc = lock_file(fd, F_RDLCK, PENDING, 1);
+	int rc = io_lock(fd, F_RDLCK, PENDING, 1);
 
 	if (rc == 0)
-		rc = lock_file(fd, F_RDLCK, SHARED, SHARED_SIZE);
-	(void)lock_file(fd, F_UNLCK, PENDING, 1);
-	return rc;
+		rc = io_lock(fd, F_RDLCK, SHARED, SHARED_SIZE);
+	(void)io_lock(fd, F_UNLCK, PENDING, 1);
+	return rc == -EAGAIN ?
+		       error_set(rc, "another connection is closing it") :
+		       rc;
 }
 
 /* NAME-wal or NAME-shm, as the database's owner would have made it. */
@@ -334,8 +320,15 @@ void replica_state(const struct replica *r, struct replica_state *ret)
 		.backfilled = shm_backfilled(r->shm),
 		.held_back = r->held_back,
 	};
+}
+
+unsigned replica_readers(const struct replica *r)
+{
+	unsigned n = 0;
+
 	for (unsigned i = 0; i < SHM_READERS; i++)
-		ret->readers += shm_is_locked(r->shm, SHM_READ_0 + i);
+		n += shm_is_locked(r->shm, SHM_READ_0 + i);
+	return n;
 }
 
 int replica_read(const struct replica *r, uint32_t pgno, void *page)
@@ -356,22 +349,23 @@ int replica_read(const struct replica *r, uint32_t pgno, void *page)
 }
 
 /* The hash of a page as it is in the bucket; changes bytes of page 1. */
-uint64_t replica_page_sum(const struct replica *r, uint32_t pgno, void *page,
-			  const uint8_t format[2])
+static uint64_t page_sum(const struct replica *r, uint32_t pgno, void *page,
+			 const uint8_t format[2])
 {
 	if (pgno == 1)
 		memcpy((uint8_t *)page + REPLICA_VERSIONS, format, 2);
 	return ltx_dbsum_page(pgno, page, r->page_size);
 }
 
-int replica_sum(struct replica *r, const uint8_t format[2], uint64_t *ret)
+int replica_sum_pages(const struct replica *r, uint32_t first, uint32_t last,
+		      const uint8_t format[2], uint64_t *ret)
 {
 	AUTO(mem) uint8_t *page = malloc(r->page_size);
-	uint64_t sum = 0;
 
+	*ret = 0;
 	if (!page)
 		return error_set(-ENOMEM, "out of memory for a page");
-	for (uint32_t pgno = 1; pgno <= r->pages; pgno++) {
+	for (uint32_t pgno = first; pgno <= last; pgno++) {
 		int rc;
 
 		if (pgno == replica_lock_page(r->page_size))
@@ -379,11 +373,18 @@ int replica_sum(struct replica *r, const uint8_t format[2], uint64_t *ret)
 		rc = replica_read(r, pgno, page);
 		if (rc < 0)
 			return rc;
-		sum += replica_page_sum(r, pgno, page, format);
+		*ret += page_sum(r, pgno, page, format);
 	}
-	replica_set_sum(r, format, sum);
-	*ret = sum;
 	return 0;
+}
+
+int replica_sum(struct replica *r, const uint8_t format[2], uint64_t *ret)
+{
+	int rc = replica_sum_pages(r, 1, r->pages, format, ret);
+
+	if (rc == 0)
+		replica_set_sum(r, format, *ret);
+	return rc;
 }
 
 void replica_set_sum(struct replica *r, const uint8_t format[2], uint64_t sum)

@@ -139,9 +139,11 @@ struct replica_state {
 	uint32_t page_size, pages;
 	uint32_t frames, backfilled; /* of the log */
 	bool held_back;		     /* by readers, when last tried */
-	unsigned readers;	     /* read marks in use */
 };
 void replica_state(const struct replica *r, struct replica_state *ret);
+
+/* How many of SQLite's five read marks are in use; asks the kernel. */
+unsigned replica_readers(const struct replica *r);
 
 /* A page of it, as SQLite would read it. */
 int replica_read(const struct replica *r, uint32_t pgno, void *page);

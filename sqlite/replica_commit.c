@@ -92,26 +92,13 @@ int replica_begin(struct replica *r, uint32_t page_size, uint32_t pages)
 void replica_abort(struct replica *r)
 {
 	free(r->stage.frame);
-	free(r->stage.pgnos);
+	free(r->stage.pgnos.items);
 	memset(&r->stage, 0, sizeof(r->stage));
 }
 
-static int note_page(struct replica_stage *s, uint32_t pgno)
+static uint32_t last_page(const struct replica_stage *s)
 {
-	if (s->n == s->capacity) {
-		size_t capacity = s->capacity ? s->capacity * 2 : 64;
-		uint32_t *pgnos =
-			realloc(s->pgnos, capacity * sizeof(*pgnos));
-
-		if (!pgnos)
-			return error_set(-ENOMEM,
-					 "out of memory for %zu pages",
-					 capacity);
-		s->pgnos = pgnos;
-		s->capacity = capacity;
-	}
-	s->pgnos[s->n++] = pgno;
-	return 0;
+	return s->pgnos.items[s->pgnos.n - 1];
 }
 
 /* The page that is held back becomes a frame. */
@@ -121,7 +108,7 @@ static int write_frame(struct replica *r, uint32_t commit)
 	uint64_t offset = wal_cursor_offset(&s->end);
 	int rc;
 
-	wal_make_frame(&s->end, s->frame, s->pgnos[s->n - 1], commit);
+	wal_make_frame(&s->end, s->frame, last_page(s), commit);
 	rc = io_pwrite(r->wal, s->frame, WAL_FRAME_HEADER_SIZE + s->page_size,
 		       offset);
 	FAILPOINT("replica-frame");
@@ -131,24 +118,15 @@ static int write_frame(struct replica *r, uint32_t commit)
 /* Pages of the state before, which the new one does not have any more. */
 static int subtract(struct replica *r, uint32_t first, uint32_t last)
 {
-	AUTO(mem) uint8_t *page = NULL;
+	uint64_t sum;
+	int rc;
 
 	if (!r->sum_known || r->stage.page_size != r->page_size || first > last)
 		return 0;
-	page = malloc(r->page_size);
-	if (!page)
-		return error_set(-ENOMEM, "out of memory for a page");
-	for (uint32_t pgno = first; pgno <= last; pgno++) {
-		int rc;
-
-		if (pgno == replica_lock_page(r->page_size))
-			continue;
-		rc = replica_read(r, pgno, page);
-		if (rc < 0)
-			return rc;
-		r->stage.sum -= replica_page_sum(r, pgno, page, r->format);
-	}
-	return 0;
+	rc = replica_sum_pages(r, first, last, r->format, &sum);
+	if (rc == 0)
+		r->stage.sum -= sum;
+	return rc;
 }
 
 static int put(struct replica *r, uint32_t pgno, const void *page)
@@ -157,14 +135,14 @@ static int put(struct replica *r, uint32_t pgno, const void *page)
 	uint8_t *held;
 	int rc = 0;
 
-	if (s->n > 0 && pgno <= s->pgnos[s->n - 1])
+	if (s->pgnos.n > 0 && pgno <= last_page(s))
 		return error_set(-EINVAL, "page %u of a commit to %s comes "
 				 "after page %u", pgno, r->path,
-				 s->pgnos[s->n - 1]);
-	if (s->n > 0)
+				 last_page(s));
+	if (s->pgnos.n > 0)
 		rc = write_frame(r, 0);
 	if (rc == 0)
-		rc = note_page(s, pgno);
+		rc = wal_pgnos_append(&s->pgnos, pgno);
 	if (rc == 0 && pgno <= r->pages)
 		rc = subtract(r, pgno, pgno);
 	if (rc < 0)
@@ -214,7 +192,7 @@ static int check_complete(const struct replica *r)
 	bool other_size = s->page_size != r->page_size;
 	uint32_t first = other_size ? 1 : r->pages + 1;
 	uint32_t want = count_pages(s->page_size, first, s->pages);
-	uint32_t got = other_size ? (uint32_t)s->n : s->grown;
+	uint32_t got = other_size ? (uint32_t)s->pgnos.n : s->grown;
 
 	if (got == want)
 		return 0;
@@ -249,7 +227,7 @@ static int prepare(struct replica *r, uint64_t post_sum)
 	if (!s->active || s->failed)
 		return error_set(-EINVAL, "no commit to %s can be ended",
 				 r->path);
-	if (s->n == 0 && s->page_size == r->page_size)
+	if (s->pgnos.n == 0 && s->page_size == r->page_size)
 		rc = put_page_one(r);
 	if (rc == 0)
 		rc = check_complete(r);
@@ -291,8 +269,8 @@ static void show(struct replica *r)
 	struct replica_stage *s = &r->stage;
 	uint32_t first = r->end.frames + 1;
 
-	for (size_t i = 0; i < s->n; i++)
-		shm_add(r->shm, first + (uint32_t)i, s->pgnos[i]);
+	for (size_t i = 0; i < s->pgnos.n; i++)
+		shm_add(r->shm, first + (uint32_t)i, s->pgnos.items[i]);
 	FAILPOINT("replica-all-indexed");
 	r->end = s->end;
 	r->sum_known = r->sum_known || s->page_size != r->page_size;

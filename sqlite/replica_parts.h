@@ -11,8 +11,7 @@ struct replica_stage {
 	bool active, failed, prepared;
 	uint32_t page_size, pages;
 	struct wal_cursor end; /* behind what is written */
-	uint32_t *pgnos;       /* of the frames written, and of the last page */
-	size_t n, capacity;
+	struct wal_pgnos pgnos; /* of the frames written, and of the last page */
 	uint32_t grown;	   /* how many are behind the old end */
 	uint8_t *frame;	   /* the last page, with room for its header */
 	uint64_t sum;
@@ -40,8 +39,9 @@ enum { REPLICA_VERSIONS = 18, REPLICA_WRITE = 3, REPLICA_READ = 2 };
 
 uint32_t replica_lock_page(uint32_t page_size);
 void replica_publish(struct replica *r);
-uint64_t replica_page_sum(const struct replica *r, uint32_t pgno, void *page,
-			  const uint8_t format[2]);
+/* The hashes of committed pages, as they are in the bucket, added up. */
+int replica_sum_pages(const struct replica *r, uint32_t first, uint32_t last,
+		      const uint8_t format[2], uint64_t *ret);
 
 /* 1: all frames are in the database; 0: readers are in the way. */
 int replica_checkpoint(struct replica *r);

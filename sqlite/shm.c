@@ -85,21 +85,11 @@ void shm_barrier(void)
 	__sync_synchronize();
 }
 
-/* 0, or -EAGAIN if others are in the way, or a failure with its sentence. */
 static int set_lock(int fd, short type, unsigned first, unsigned n)
 {
-	struct flock l = {
-		.l_type = type,
-		.l_whence = SEEK_SET,
-		.l_start = LOCK_OFFSET + first,
-		.l_len = n,
-	};
+	int rc = io_lock(fd, type, LOCK_OFFSET + first, n);
 
-	if (fcntl(fd, F_OFD_SETLK, &l) == 0)
-		return 0;
-	if (errno == EAGAIN || errno == EACCES || errno == EINTR)
-		return -EAGAIN;
-	return error_errno("locking the wal-index");
+	return rc < 0 && rc != -EAGAIN ? error_wrap(rc, "the wal-index") : rc;
 }
 
 int shm_lock(struct shm *s, enum shm_lock first, unsigned n)

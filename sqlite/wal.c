@@ -94,13 +94,7 @@ static bool frame_follows(struct wal_cursor *c, const uint8_t *frame)
 	       c->checksum[1] == get_be32(frame + 20);
 }
 
-/* The page numbers seen since the start of a scan. */
-struct pgnos {
-	uint32_t *items;
-	size_t n, capacity;
-};
-
-static int pgnos_append(struct pgnos *list, uint32_t pgno)
+int wal_pgnos_append(struct wal_pgnos *list, uint32_t pgno)
 {
 	if (list->n == list->capacity) {
 		size_t capacity = list->capacity ? list->capacity * 2 : 64;
@@ -123,7 +117,7 @@ static int pgnos_append(struct pgnos *list, uint32_t pgno)
  * follows it at each commit.  0: the chain ends here; 1: it may go on.
  */
 static int follow_block(struct wal_cursor *scan, const uint8_t *block,
-			size_t size, struct pgnos *pgnos,
+			size_t size, struct wal_pgnos *pgnos,
 			struct wal_cursor *committed, size_t *n_committed)
 {
 	size_t frame_size = WAL_FRAME_HEADER_SIZE + scan->page_size;
@@ -134,7 +128,7 @@ static int follow_block(struct wal_cursor *scan, const uint8_t *block,
 
 		if (!frame_follows(scan, f))
 			return 0;
-		rc = pgnos_append(pgnos, get_be32(f));
+		rc = wal_pgnos_append(pgnos, get_be32(f));
 		if (rc < 0)
 			return rc;
 		scan->frames++;
@@ -153,7 +147,7 @@ int64_t wal_advance(int fd, struct wal_cursor *cursor, uint32_t **ret_pgnos)
 	size_t block_size = (1 + (1 << 18) / frame_size) * frame_size;
 	AUTO(mem) uint8_t *block = malloc(block_size);
 	struct wal_cursor scan = *cursor, committed = *cursor;
-	struct pgnos pgnos = { 0 };
+	struct wal_pgnos pgnos = { 0 };
 	size_t n_committed = 0;
 	int more = 1;
 

@@ -47,6 +47,13 @@ static inline uint64_t wal_frame_offset(uint32_t page_size, uint32_t frame)
 	       (uint64_t)frame * (WAL_FRAME_HEADER_SIZE + page_size);
 }
 
+/* The pages of some frames, in order; the items are the owner's to free. */
+struct wal_pgnos {
+	uint32_t *items;
+	size_t n, capacity;
+};
+int wal_pgnos_append(struct wal_pgnos *list, uint32_t pgno);
+
 /* Where the cursor is in the file. */
 static inline uint64_t wal_cursor_offset(const struct wal_cursor *c)
 {

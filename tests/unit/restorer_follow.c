@@ -3,7 +3,6 @@
  * original goes through states; each becomes the batch that leads to it.
  */
 #include <signal.h>
-#include <sqlite3.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
@@ -11,6 +10,7 @@
 #include "restorer/follow.h"
 #include "restorer/mark.h"
 #include "restorer_world.h"
+#include "sqlite_tools.h"
 
 enum { PAGE = 1024, MAX_STATES = 64 };
 
@@ -20,27 +20,6 @@ struct original {
 	sqlite3 *db;
 	struct follow_options options;
 };
-
-static void run(sqlite3 *db, const char *sql)
-{
-	char *message = NULL;
-
-	if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK)
-		fail_msg("%s: %s", sql, message);
-}
-
-static int64_t ask(sqlite3 *db, const char *sql)
-{
-	sqlite3_stmt *s;
-	int64_t answer;
-
-	if (sqlite3_prepare_v2(db, sql, -1, &s, NULL) != SQLITE_OK ||
-	    sqlite3_step(s) != SQLITE_ROW)
-		fail_msg("%s: %s", sql, sqlite3_errmsg(db));
-	answer = sqlite3_column_int64(s, 0);
-	sqlite3_finalize(s);
-	return answer;
-}
 
 /* What the original is now becomes the world's next state, and its batch. */
 static void batch(struct original *o)

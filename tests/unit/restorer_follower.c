@@ -3,13 +3,13 @@
  * the follower as a thread of this program.
  */
 #include <pthread.h>
-#include <sqlite3.h>
 
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "bucket/catalog.h"
 #include "restorer/follower.h"
 #include "restorer_world.h"
+#include "sqlite_tools.h"
 
 enum { MAX_DATABASES = 8, PATIENCE_MS = 60 * 1000 };
 
@@ -32,14 +32,6 @@ struct scene {
 	pthread_t thread;
 	int rc;
 };
-
-static void run(sqlite3 *db, const char *sql)
-{
-	char *message = NULL;
-
-	if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK)
-		fail_msg("%s: %s", sql, message);
-}
 
 static void put_file(struct scene *s, const struct original *o,
 		     const struct buf *file)

@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-#include <sqlite3.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -27,6 +26,7 @@
 #include "sqlite/replica.h"
 #include "sqlite/shm.h"
 #include "sqlite/wal.h"
+#include "sqlite_tools.h"
 
 enum { MAX_IMAGES = 64 };
 
@@ -61,14 +61,6 @@ static struct replica *opened(const struct world *w)
 	if (rc < 0)
 		fail_msg("%s", error_message());
 	return r;
-}
-
-static void run(sqlite3 *db, const char *sql)
-{
-	char *message = NULL;
-
-	if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK)
-		fail_msg("%s: %s", sql, message);
 }
 
 static uint8_t *slurp(const char *path, size_t *ret_size)
@@ -245,19 +237,6 @@ static sqlite3 *reader(const struct world *w)
 	return db;
 }
 
-static int64_t ask(sqlite3 *db, const char *sql)
-{
-	sqlite3_stmt *s;
-	int64_t answer;
-
-	if (sqlite3_prepare_v2(db, sql, -1, &s, NULL) != SQLITE_OK ||
-	    sqlite3_step(s) != SQLITE_ROW)
-		fail_msg("%s: %s", sql, sqlite3_errmsg(db));
-	answer = sqlite3_column_int64(s, 0);
-	sqlite3_finalize(s);
-	return answer;
-}
-
 /* The counter, in a state that some commit made. */
 static int64_t counter(sqlite3 *db)
 {
@@ -348,13 +327,13 @@ static void snapshot_stays(bool in_log)
 			 300);
 	assert_int_equal(counter(new), w.n - 2);
 	replica_state(r, &s);
-	assert_true(s.held_back && s.frames > 8 && s.readers == 1);
+	assert_true(s.held_back && s.frames > 8 && replica_readers(r) == 1);
 	run(old, "COMMIT");
 	assert_int_equal(counter(old), w.n - 2);
 	usleep(1100 * 1000);
 	assert_int_equal(replica_tend(r), 1);
 	replica_state(r, &s);
-	assert_true(!s.held_back && s.frames == 0 && s.readers == 0);
+	assert_true(!s.held_back && s.frames == 0 && replica_readers(r) == 0);
 	assert_file_is(&w, &w.images[w.n - 1]);
 	assert_int_equal(counter(old), w.n - 2);
 	sqlite3_close(old);
