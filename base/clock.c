@@ -38,20 +38,41 @@ void clock_sleep_ms(int64_t ms)
 		;
 }
 
+/* The years that have four digits. */
+#define FIRST_MS INT64_C(-62167219200000)
+#define LAST_MS	 INT64_C(253402300799999)
+
 void clock_format(int64_t wall_ms, char ret[CLOCK_TEXT_SIZE])
 {
 	int64_t ms = ((wall_ms % 1000) + 1000) % 1000;
-	time_t seconds = (time_t)((wall_ms - ms) / 1000);
+	time_t seconds;
 	struct tm tm;
-	char text[24];
 
-	if (!gmtime_r(&seconds, &tm) || tm.tm_year + 1900 > 9999 ||
-	    tm.tm_year + 1900 < 0) {
+	if (wall_ms < FIRST_MS || wall_ms > LAST_MS) {
 		(void)snprintf(ret, CLOCK_TEXT_SIZE, "invalid-time");
 		return;
 	}
-	(void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-	(void)snprintf(ret, CLOCK_TEXT_SIZE, "%.19s.%03dZ", text, (int)ms);
+	seconds = (time_t)((wall_ms - ms) / 1000);
+	(void)gmtime_r(&seconds, &tm);
+	(void)snprintf(ret, CLOCK_TEXT_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
+		       tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+		       tm.tm_min, tm.tm_sec, (int)ms);
+}
+
+/*
+ * Does it begin as the pattern says, where 0 is any digit, and ? anything?
+ * sscanf(3) alone takes blanks, signs, and fewer digits.
+ */
+static bool begins_as(const char *text, const char *pattern)
+{
+	for (; *pattern; text++, pattern++) {
+		if (!*text)
+			return false;
+		if (*pattern == '0' ? !isdigit((unsigned char)*text)
+				    : *pattern != '?' && *text != *pattern)
+			return false;
+	}
+	return true;
 }
 
 /* "Z" or "+hh:mm": seconds to subtract, and the end of the text. */
@@ -64,9 +85,10 @@ static int parse_zone(const char *text, int *ret_seconds)
 		*ret_seconds = 0;
 		return 0;
 	}
-	if (sscanf(text, "%c%2d:%2d%n", &sign, &hours, &minutes, &used) != 3 ||
-	    text[used] || (sign != '+' && sign != '-') || hours < 0 ||
-	    hours > 23 || minutes < 0 || minutes > 59)
+	if (!begins_as(text, "?00:00") ||
+	    sscanf(text, "%c%2d:%2d%n", &sign, &hours, &minutes, &used) != 3 ||
+	    text[used] || (sign != '+' && sign != '-') || hours > 23 ||
+	    minutes > 59)
 		return -EINVAL;
 	*ret_seconds = (hours * 3600 + minutes * 60) * (sign == '+' ? 1 : -1);
 	return 0;
@@ -106,8 +128,10 @@ int clock_parse(const char *text, int64_t *ret_wall_ms)
 	char separator;
 	const char *rest;
 	int day, month, hour;
+	int64_t found;
 
-	if (sscanf(text, "%4d-%2d-%2d%c%2d:%2d:%2d%n", &tm.tm_year, &month,
+	if (!begins_as(text, "0000-00-00?00:00:00") ||
+	    sscanf(text, "%4d-%2d-%2d%c%2d:%2d:%2d%n", &tm.tm_year, &month,
 		   &day, &separator, &hour, &tm.tm_min, &tm.tm_sec,
 		   &used) != 7 ||
 	    !strchr("Tt ", separator))
@@ -115,14 +139,17 @@ int clock_parse(const char *text, int64_t *ret_wall_ms)
 	rest = text + used;
 	ms = parse_fraction(&rest);
 	if (ms < 0 || parse_zone(rest, &zone) < 0 ||
-	    !date_exists(tm.tm_year, month, day) || hour < 0 || hour > 23 || tm.tm_min < 0 ||
-	    tm.tm_min > 59 || tm.tm_sec < 0 || tm.tm_sec > 60)
+	    !date_exists(tm.tm_year, month, day) || hour > 23 ||
+	    tm.tm_min > 59 || tm.tm_sec > 60)
 		goto invalid;
 	tm.tm_year -= 1900;
 	tm.tm_mon = month - 1;
 	tm.tm_mday = day;
 	tm.tm_hour = hour;
-	*ret_wall_ms = ((int64_t)timegm(&tm) - zone) * 1000 + ms;
+	found = ((int64_t)timegm(&tm) - zone) * 1000 + ms;
+	if (found < FIRST_MS || found > LAST_MS)
+		goto invalid;
+	*ret_wall_ms = found;
 	return 0;
 invalid:
 	return error_set(-EINVAL,

@@ -21,12 +21,16 @@ static inline int64_t clock_nanoseconds(struct timespec t)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* RFC 3339 in UTC with milliseconds: 2006-01-02T15:04:05.000Z */
+/*
+ * RFC 3339 in UTC with milliseconds: 2006-01-02T15:04:05.000Z; "invalid-time"
+ * before the year 0 and after 9999.
+ */
 void clock_format(int64_t wall_ms, char ret[CLOCK_TEXT_SIZE]);
 
 /*
  * RFC 3339 with any number of fractional digits (cut to milliseconds), "Z" or
- * an offset, "T" or a space.  -EINVAL for anything else.
+ * an offset, "T" or a space.  -EINVAL for anything else, and for a time that
+ * clock_format() could not write.
  */
 int clock_parse(const char *text, int64_t *ret_wall_ms);
 

@@ -74,6 +74,13 @@ int archive_parse_key(const char *key, char ret_db[BUCKET_KEY_MAX],
 int archive_list(struct bucket *b, const char *db, unsigned level,
 		 uint64_t after, struct archive_files *ret);
 
+/*
+ * The last slot of a log, without listing all of it: some tens of requests for
+ * any length, one for a short log.  -ENOENT: it has none.
+ */
+int archive_last_slot(struct bucket *b, const char *db,
+		      struct archive_file *ret);
+
 /* The same for all levels from 1 up, in as few requests as the store allows. */
 int archive_list_above(struct bucket *b, const char *db,
 		       struct archive_files *ret);

@@ -1,8 +1,11 @@
 #include <ctype.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include <curl/curl.h>
 
@@ -38,11 +41,13 @@ struct http {
 /* What libcurl's callbacks share during one exchange. */
 struct exchange {
 	CURL *curl;
+	curl_socket_t kept; /* of the connection that the handle has, or BAD */
 	const struct http_request *request;
 	struct http_response *response;
 	uint64_t sent;
 	bool begun;
 	int rc; /* of our own callback that made libcurl give up */
+	bool failed; /* libcurl did */
 };
 
 static void http_slist_cleanup(struct curl_slist **list)
@@ -97,8 +102,16 @@ static CURL *take_handle(struct http *http)
 	return http->n_idle > 0 ? http->idle[--http->n_idle] : NULL;
 }
 
-static void give_handle(struct http *http, CURL *curl)
+/*
+ * One that failed is not used again: it may remember that.  (libcurl 8.14 fails
+ * each later request of a handle that once could not rewind a body.)
+ */
+static void give_handle(struct http *http, CURL *curl, bool failed)
 {
+	if (failed) {
+		curl_easy_cleanup(curl);
+		return;
+	}
 	/* Keeps its connections; drops what belonged to this request. */
 	curl_easy_reset(curl);
 	{
@@ -141,6 +154,20 @@ static size_t on_read(char *data, size_t one, size_t size, void *arg)
 	return size;
 }
 
+/*
+ * A server that writes head and body apart, with Nagle's algorithm (radosgw as
+ * it comes), sends a small body only when the head has been acknowledged; and
+ * on a connection that is not new the kernel puts that off for 40 ms.
+ */
+static void acknowledge(const struct exchange *x)
+{
+	const int on = 1;
+
+	if (x->kept != CURL_SOCKET_BAD)
+		(void)setsockopt(x->kept, IPPROTO_TCP, TCP_QUICKACK, &on,
+				 sizeof(on));
+}
+
 /* Called for each line of the head, also of a "100 Continue" before it. */
 static size_t on_header(char *line, size_t one, size_t size, void *arg)
 {
@@ -153,6 +180,8 @@ static size_t on_header(char *line, size_t one, size_t size, void *arg)
 		buf_reset(headers);
 	while (length > 0 && isspace((unsigned char)line[length - 1]))
 		length--;
+	if (length == 0)
+		acknowledge(x);
 	colon = memchr(line, ':', length);
 	if (!colon)
 		return size * one;
@@ -315,7 +344,11 @@ static int perform(struct http *http, struct exchange *x)
 	set_method(x->curl, x->request);
 	(void)curl_easy_setopt(x->curl, CURLOPT_HTTPHEADER, headers);
 	(void)curl_easy_setopt(x->curl, CURLOPT_ERRORBUFFER, text);
+	if (curl_easy_getinfo(x->curl, CURLINFO_ACTIVESOCKET, &x->kept) !=
+	    CURLE_OK)
+		x->kept = CURL_SOCKET_BAD;
 	code = curl_easy_perform(x->curl);
+	x->failed = code != CURLE_OK;
 	if (x->rc < 0)
 		return x->rc;
 	if (code != CURLE_OK)
@@ -347,7 +380,7 @@ int http_exchange(struct http *http, const struct http_request *request,
 	if (!x.curl)
 		return error_set(-ENOMEM, "out of memory");
 	rc = perform(http, &x);
-	give_handle(http, x.curl);
+	give_handle(http, x.curl, x.failed);
 	return rc;
 }
 

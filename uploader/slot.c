@@ -77,16 +77,14 @@ static int compare_write(struct sink *sink, const void *data, size_t size)
 /* Where the log ends, as far as that can be seen now. */
 static uint64_t find_end(struct bucket *b, const char *db)
 {
-	AUTO(archive_files) struct archive_files slots = { 0 };
+	struct archive_file last;
 
-	if (archive_list(b, db, 0, 0, &slots) < 0 || slots.n == 0)
-		return 1;
-	return slots.items[slots.n - 1].max_txid;
+	return archive_last_slot(b, db, &last) < 0 ? 1 : last.max_txid;
 }
 
 /*
- * What is at the first slot is more often an old history of the name than a
- * second writer: a start compares the two, but this one appeared afterwards.
+ * A start restores what only the bucket has, so another writer's history came
+ * afterwards, or could not be seen then.
  */
 static int name_taken(struct bucket *b, const char *db)
 {
@@ -96,10 +94,10 @@ static int name_taken(struct bucket *b, const char *db)
 	return error_set(-ERR_FENCED,
 			 "%.80s has another database '%.80s' already, with a "
 			 "history up to transaction %s; this one began without "
-			 "it, and is not uploaded. Restore before you mount, or "
-			 "use another name or prefix; the next start compares "
-			 "the two: it goes on if they agree, and keeps this "
-			 "one closed until --adopt says which counts if not",
+			 "it, and is not uploaded. Use another name, or another "
+			 "bucket or prefix; the next start compares the two: "
+			 "it goes on if they agree, and keeps this one closed "
+			 "until --adopt says which counts if not",
 			 b->url, db, text);
 }
 

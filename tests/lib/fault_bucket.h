@@ -25,14 +25,22 @@ struct fault_bucket {
 	int fail;	   /* every request fails so; 0: none */
 	const char *only;  /* ... whose key contains this; NULL: all */
 	bool only_gets;
-	unsigned lose;	   /* so many puts happen and answer -ETIMEDOUT */
+	unsigned lose;	   /* so many puts happen and answer -ETIMEDOUT, */
+	unsigned drop;	   /* and then so many do not, and do too; */
+	int answer;	   /* ... or answer this, if it is not 0 */
+	bool dies;	   /* with the last of those, the network does */
 	int64_t delay_ms;  /* of each put */
-	bool has_clock;	   /* replies to puts have a Date, in whole seconds, */
+	bool has_clock;	   /* replies have a Date, in whole seconds, */
 	int64_t ahead_ms;  /* of a clock that is ahead of ours by this */
+	bool no_clock;	   /* they have none */
 	unsigned without;  /* capabilities that the probe denies */
 
 	/* Called before each put of the catalog; may put one itself. */
 	void (*before_catalog)(struct fault_bucket *f);
+
+	/* Called before any put; may keep a copy of it. */
+	void (*before_put)(struct fault_bucket *f,
+			   const struct bucket_put *put);
 
 	/* Counts; of puts and gets those of the catalog apart. */
 	unsigned requests, puts, gets, catalog_puts, catalog_gets;
@@ -67,6 +75,17 @@ static inline int fault_begin(struct bucket *b, const char *key, bool get)
 	return rc ? error_set(rc, "%s: told to fail", key) : 0;
 }
 
+static inline void fault_tell_time(struct fault_bucket *f,
+				   struct bucket_info *ret)
+{
+	pthread_mutex_lock(&f->lock);
+	if (f->has_clock)
+		ret->date_ms = (clock_wall_ms() + f->ahead_ms) / 1000 * 1000;
+	if (f->no_clock)
+		ret->date_ms = 0;
+	pthread_mutex_unlock(&f->lock);
+}
+
 static inline int fault_get(struct bucket *b, const char *key, uint64_t offset,
 			    uint64_t length, const char *if_match,
 			    struct sink *sink, struct bucket_info *ret)
@@ -79,8 +98,11 @@ static inline int fault_get(struct bucket *b, const char *key, uint64_t offset,
 	else
 		f->gets++;
 	pthread_mutex_unlock(&f->lock);
-	return rc ? rc : bucket_get(f->inner, key, offset, length, if_match,
-				    sink, ret);
+	if (rc == 0)
+		rc = bucket_get(f->inner, key, offset, length, if_match, sink,
+				ret);
+	fault_tell_time(f, ret);
+	return rc;
 }
 
 static inline int fault_head(struct bucket *b, const char *key,
@@ -115,31 +137,50 @@ static inline int64_t fault_begin_put(struct fault_bucket *f, const char *key)
 	return delay_ms;
 }
 
+/* Is it one of those that do not arrive? */
+static inline bool fault_drops(struct fault_bucket *f)
+{
+	bool drops;
+
+	pthread_mutex_lock(&f->lock);
+	drops = f->lose == 0 && f->drop > 0;
+	f->drop -= drops;
+	pthread_mutex_unlock(&f->lock);
+	return drops;
+}
+
 static inline int fault_put(struct bucket *b, const struct bucket_put *put,
 			    struct bucket_info *ret)
 {
 	struct fault_bucket *f = (struct fault_bucket *)b;
+	int answer = f->answer ? f->answer : -ETIMEDOUT;
 	bool lost = false;
 	int rc;
 
 	clock_sleep_ms(fault_begin_put(f, put->key));
 	if (f->before_catalog && fault_is_catalog(put->key))
 		f->before_catalog(f);
+	if (f->before_put)
+		f->before_put(f, put);
 	rc = fault_begin(b, put->key, false);
+	if (rc == 0 && fault_drops(f))
+		rc = error_set(answer, "%s: request lost", put->key);
 	if (rc == 0)
 		rc = bucket_put(f->inner, put, ret);
+	if (rc == 0)
+		fault_tell_time(f, ret);
 
 	fault_lock(b);
 	if (!fault_is_catalog(put->key))
 		f->in_flight--;
-	if (rc == 0 && f->has_clock)
-		ret->date_ms = (clock_wall_ms() + f->ahead_ms) / 1000 * 1000;
 	if (rc == 0 && f->lose > 0) {
 		f->lose--;
 		lost = true;
+		if (f->dies && f->lose == 0)
+			f->fail = -ETIMEDOUT;
 	}
 	pthread_mutex_unlock(&f->lock);
-	return lost ? error_set(-ETIMEDOUT, "%s: reply lost", put->key) : rc;
+	return lost ? error_set(answer, "%s: reply lost", put->key) : rc;
 }
 
 static inline int fault_list(struct bucket *b, const char *prefix,

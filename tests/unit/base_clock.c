@@ -23,6 +23,8 @@ static void times_are_read_in_the_forms_of_rfc_3339(void **state)
 		{ "2006-01-02T15:04:05+01:00", 1136210645000 },
 		{ "2006-01-02T15:04:05-07:30", 1136241245000 },
 		{ "2024-02-29T00:00:00Z", 1709164800000 },
+		{ "0001-01-01T00:00:00+23:59", -62135683140000 },
+		{ "9999-12-31T23:59:59.999Z", 253402300799999 },
 	};
 	static const char *const bad[] = {
 		"",
@@ -37,6 +39,21 @@ static void times_are_read_in_the_forms_of_rfc_3339(void **state)
 		"2006-01-02T15:04:05Zjunk",
 		"2006-01-02T15:04:05+25:00",
 		"1136214245",
+		" 006-01-02T15:04:05Z",
+		"2006-1-02T15:04:05Z",
+		"2006-01-02T15:+4:05Z",
+		"0000-01-01T00:00:00+00:01",
+		"9999-12-31T23:59:59-00:01",
+		"9999-12-31T23:59:60Z",
+		"2006-01-02T15:04:05+1:00",
+		"2006-01-02T15:04:05+ 1:00",
+		"2006-01-02T15:04:05+-1:00",
+		"2006-01-02T15:04:05+01:0",
+		"2006-01-02T15:04:05+01:+5",
+		"2006-01-02T15:04:05+01:000",
+		"2006-01-02T15:04:05 01:00",
+		"2006-01-02T15:04:05+24:00",
+		"2006-01-02T15:04:05+01:60",
 	};
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
@@ -58,7 +75,8 @@ static void times_are_read_in_the_forms_of_rfc_3339(void **state)
 static void what_is_formatted_reads_back(void **state)
 {
 	static const int64_t times[] = { 0, 1, 999, 1000, 1136214245123,
-					 253402300799999 };
+					 253402300799999, -62135683140000,
+					 -62167219200000, -1 };
 
 	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
 		char text[CLOCK_TEXT_SIZE];
@@ -67,6 +85,31 @@ static void what_is_formatted_reads_back(void **state)
 		clock_format(times[i], text);
 		assert_int_equal(clock_parse(text, &ms), 0);
 		assert_int_equal(ms, times[i]);
+	}
+}
+
+static void a_year_is_written_with_four_digits(void **state)
+{
+	static const struct {
+		int64_t ms;
+		const char *text;
+	} cases[] = {
+		{ 1136214245123, "2006-01-02T15:04:05.123Z" },
+		{ -1, "1969-12-31T23:59:59.999Z" },
+		{ -30610224000001, "0999-12-31T23:59:59.999Z" },
+		{ -62167219200000, "0000-01-01T00:00:00.000Z" },
+		{ 253402300799999, "9999-12-31T23:59:59.999Z" },
+		{ -62167219200001, "invalid-time" },
+		{ 253402300800000, "invalid-time" },
+		{ INT64_MIN, "invalid-time" },
+		{ INT64_MAX, "invalid-time" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char text[CLOCK_TEXT_SIZE];
+
+		clock_format(cases[i].ms, text);
+		assert_string_equal(text, cases[i].text);
 	}
 }
 
@@ -98,6 +141,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(times_are_read_in_the_forms_of_rfc_3339),
 		cmocka_unit_test(what_is_formatted_reads_back),
+		cmocka_unit_test(a_year_is_written_with_four_digits),
 		cmocka_unit_test(durations_have_units),
 	};
 

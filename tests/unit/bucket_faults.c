@@ -347,10 +347,12 @@ static void assert_sent_once(const char *body)
 
 	assert_int_equal(put(b, false, "first"), 0);
 	rc = put(b, true, body);
+	assert_true(bucket_transient(rc));
+	/* And what failed once does not fail for ever. */
+	assert_int_equal(put(b, true, body), -EEXIST);
 	bucket_free(b);
 	script_stop(&script);
-	assert_true(bucket_transient(rc));
-	assert_int_equal(script.requests, 2);
+	assert_int_equal(script.requests, 3);
 }
 
 static void a_put_on_a_dead_connection_is_not_sent_again(void **state)
