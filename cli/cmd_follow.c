@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -8,6 +9,7 @@
 #include "base/log.h"
 #include "bucket/bucket.h"
 #include "bucket/url.h"
+#include "cli/follow_status.h"
 #include "cli/paths.h"
 #include "cli/ready.h"
 #include "cli/signals.h"
@@ -16,9 +18,9 @@
 
 #include "cli/cli.h"
 
-/* What a thread in the middle of a request gets. */
 enum {
-	STOP_MS = 30000
+	STOP_MS = 30000, /* what a thread in the middle of a request gets */
+	WAIT_MS = 50,	 /* for a gap between readers, for the log's sake */
 };
 
 struct follow_settings {
@@ -27,6 +29,9 @@ struct follow_settings {
 	bool once;
 	unsigned connections;
 	const char *on_divergence;
+	unsigned file_mode;
+	bool pos_files;
+	uint64_t wal_limit, wal_hard_limit;
 	enum log_level log_level;
 	int ready_fd;
 };
@@ -46,6 +51,18 @@ static const struct option follow_options[] = {
 	OPTION(struct follow_settings, on_divergence, .name = "on-divergence",
 	       .kind = OPTION_TEXT, .value = "WHAT", .fallback = "resync",
 	       .help = "of a changed replica: resync or stop"),
+	OPTION(struct follow_settings, file_mode, .name = "file-mode",
+	       .kind = OPTION_MODE, .value = "MODE", .fallback = "0600",
+	       .help = "permissions of new replicas, in octal"),
+	OPTION(struct follow_settings, pos_files, .name = "pos-files",
+	       .kind = OPTION_FLAG,
+	       .help = "keep a file NAME-pos like LiteFS's"),
+	OPTION(struct follow_settings, wal_limit, .name = "wal-limit",
+	       .kind = OPTION_SIZE, .value = "SIZE", .fallback = "8MiB",
+	       .help = "size of a -wal to begin again at"),
+	OPTION(struct follow_settings, wal_hard_limit, .name = "wal-hard-limit",
+	       .kind = OPTION_SIZE, .value = "SIZE", .fallback = "1GiB",
+	       .help = "stand still at; 0: never"),
 	OPTION(struct follow_settings, log_level, .name = "log-level",
 	       .kind = OPTION_LEVEL, .value = "LEVEL", .fallback = "info",
 	       .help = "debug, info, warn or error"),
@@ -55,14 +72,25 @@ static const struct option follow_options[] = {
 	{0},
 };
 
-/* Static, because the signal thread may look at it until the very end. */
-static struct follower *follower;
+/* The signal thread may look at it until the very end. */
+static pthread_mutex_t running_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct follower *running;
+
+static void set_running(struct follower *f)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&running_lock);
+
+	running = f;
+}
 
 static void stop(void)
 {
+	AUTO(unlock) pthread_mutex_t *held = lock(&running_lock);
+
 	signals_deadline(STOP_MS);
 	ready_withdraw();
-	follower_stop(follower);
+	if (running)
+		follower_stop(running);
 }
 
 static void hurry(void)
@@ -121,21 +149,48 @@ static int name_of(const char *text, char **ret)
 	return *ret ? 0 : error_set(-ENOMEM, "out of memory");
 }
 
-static int run_follower(const struct follow_settings *s,
-			const struct follower_options *o)
+/* A follower that cannot be asked how it is, follows. */
+static struct follow_status *start_status(struct follower *f,
+					  const struct follower_options *o)
 {
+	struct follow_status *status;
+
+	if (follow_status_start(f, o->directory, o->bucket->url, &status) == 0)
+		return status;
+	log_warn("'litebucket status' will not reach this follower", "error=%s",
+		 log_quote(error_message()));
+	return NULL;
+}
+
+static int run_follower(const struct follow_settings *s,
+			const struct follower_options *o, struct follower *f)
+{
+	AUTO(follow_status) struct follow_status *status = start_status(f, o);
 	int rc;
 
-	signals_block();
-	rc = follower_new(o, &follower);
-	if (rc < 0)
-		return rc;
+	set_running(f);
 	rc = signals_start(stop, hurry);
 	if (rc == 0)
-		rc = follower_run(follower);
+		rc = follower_run(f);
+	set_running(NULL);
 	if (s->once)
-		(void)follower_each(follower, print_database, NULL);
+		(void)follower_each(f, print_database, NULL);
 	return rc;
+}
+
+/* Replicas end cleanly in any case; the error is that of the run. */
+static int follow_into(const struct follow_settings *s,
+		       const struct follower_options *o)
+{
+	AUTO(follower) struct follower *f = NULL;
+	char why[ERROR_MESSAGE_SIZE];
+	int rc = follower_new(o, &f);
+
+	if (rc == 0)
+		rc = run_follower(s, o, f);
+	(void)snprintf(why, sizeof(why), "%s", rc < 0 ? error_message() : "");
+	follower_free(TAKE(f));
+	return rc < 0 ? error_set(rc, "%s", why) : 0;
 }
 
 static int follow(const struct follow_settings *s, const char *text,
@@ -152,7 +207,13 @@ static int follow(const struct follow_settings *s, const char *text,
 		.ready = ready,
 		.ready_arg = (void *)s,
 		.stop_on_divergence = strcmp(s->on_divergence, "stop") == 0,
-		.replica = { .wait_ms = 50 },
+		.mode = s->file_mode,
+		.pos_files = s->pos_files,
+		.replica = {
+			.max_bytes = s->wal_limit,
+			.hard_bytes = s->wal_hard_limit,
+			.wait_ms = WAIT_MS,
+		},
 	};
 	int rc = name_of(text, &name);
 
@@ -167,21 +228,15 @@ static int follow(const struct follow_settings *s, const char *text,
 	o.bucket = bucket;
 	o.directory = path;
 	o.name = name;
-	rc = run_follower(s, &o);
-	/* Ends cleanly what it followed; the error is run's. */
-	if (follower) {
-		char why[ERROR_MESSAGE_SIZE];
-
-		(void)snprintf(why, sizeof(why), "%s", error_message());
-		follower_free(follower);
-		if (rc < 0)
-			(void)error_set(rc, "%s", why);
-	}
-	return rc;
+	signals_block();
+	return follow_into(s, &o);
 }
 
 static int check_settings(const struct follow_settings *s)
 {
+	if (s->wal_hard_limit && s->wal_hard_limit < s->wal_limit)
+		return error_set(-ERR_USAGE, "--wal-hard-limit is smaller than "
+					     "--wal-limit");
 	if (strcmp(s->on_divergence, "resync") == 0 ||
 	    strcmp(s->on_divergence, "stop") == 0)
 		return 0;
@@ -216,10 +271,10 @@ const struct verb cmd_follow = {
 		"Keep every database of BUCKET as a file below DIR, which any "
 		"SQLite may read\n"
 		"meanwhile and none can write. Needs no mount and no "
-		"privilege. Runs until SIGTERM\n"
-		"or SIGINT; the log goes to standard error. With --once one "
-		"line is printed for\n"
-		"each database: txid=HEX path=PATH.",
+		"privilege. Runs until\n"
+		"SIGTERM or SIGINT; the log goes to standard error. With "
+		"--once one line is\n"
+		"printed for each database: txid=HEX path=PATH.",
 	.options = follow_options,
 	.settings_size = sizeof(struct follow_settings),
 	.run = run,

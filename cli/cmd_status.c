@@ -3,9 +3,12 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "cli/report.h"
 #include "cli/columns.h"
+#include "cli/follow_status.h"
+#include "cli/paths.h"
+#include "cli/report.h"
 #include "fuse/control.h"
+#include "restorer/layout.h"
 
 #include "cli/cli.h"
 
@@ -23,18 +26,13 @@ static const struct option status_options[] = {
 	{0},
 };
 
-/* "3.2 s", "5 min", "2.5 h"; "-" for none. */
-static void format_lag(double seconds, char *ret, size_t size)
+/* "-" for none; and never so little that it looks like that. */
+static void format_lag(double seconds, char ret[REPORT_LAG_TEXT])
 {
 	if (seconds <= 0)
-		(void)snprintf(ret, size, "-");
-	else if (seconds < 119.95)
-		(void)snprintf(ret, size, "%.1f s",
-			       seconds < 0.1 ? 0.1 : seconds);
-	else if (seconds < 7170)
-		(void)snprintf(ret, size, "%.0f min", seconds / 60);
+		(void)snprintf(ret, REPORT_LAG_TEXT, "-");
 	else
-		(void)snprintf(ret, size, "%.1f h", seconds / 3600);
+		report_lag(seconds < 0.1 ? 0.1 : seconds, ret);
 }
 
 static const char *text_of(const json_t *object, const char *key)
@@ -48,10 +46,9 @@ static void add_row(struct columns *t, const json_t *db)
 {
 	json_int_t bytes =
 		json_integer_value(json_object_get(db, "spool_bytes"));
-	char lag[32], spool[REPORT_SIZE_TEXT] = "-";
+	char lag[REPORT_LAG_TEXT], spool[REPORT_SIZE_TEXT] = "-";
 
-	format_lag(json_number_value(json_object_get(db, "lag_seconds")), lag,
-		   sizeof(lag));
+	format_lag(json_number_value(json_object_get(db, "lag_seconds")), lag);
 	if (bytes > 0)
 		report_size((uint64_t)bytes, spool);
 	columns_cell(t, "%s", text_of(db, "path"));
@@ -150,7 +147,7 @@ static int print_table(const json_t *status)
 	return rc;
 }
 
-static int print(const struct status_settings *s, const struct buf *reply)
+static int print_mount(const struct status_settings *s, const struct buf *reply)
 {
 	json_error_t error;
 	json_t *status = json_loadb(reply->data, reply->size, 0, &error);
@@ -166,18 +163,51 @@ static int print(const struct status_settings *s, const struct buf *reply)
 	return rc;
 }
 
-static int run(const void *settings, char **operands)
+/* -ENOENT: it does not lie in a follower's directory either. */
+static int follower_status(const struct status_settings *s, const char *path)
 {
-	const char *path = operands[0] ? operands[0] : ".";
+	AUTO(mem) char *resolved = NULL, *directory = NULL, *db = NULL;
+	json_t *status;
+	int rc = paths_resolve(path, &resolved);
+
+	if (rc == 0)
+		rc = layout_find(resolved, &directory, &db);
+	if (rc == 0)
+		rc = follow_status_ask(directory, db, &status);
+	if (rc < 0)
+		return rc;
+	if (s->json)
+		return report_json(status);
+	rc = follow_status_print(status);
+	json_decref(status);
+	return rc;
+}
+
+static int status(const struct status_settings *s, const char *path)
+{
 	AUTO(buf) struct buf reply = BUF_INIT(REPLY_MAX);
 	int rc = control_call(path, CONTROL_STATUS, &reply);
 
 	if (rc == 0)
-		rc = print(settings, &reply);
+		return print_mount(s, &reply);
+	if (rc != -ENOTTY)
+		return rc;
+	rc = follower_status(s, path);
+	if (rc == -ENOENT)
+		rc = error_set(-ENOTTY, "it is neither inside a litebucket "
+					"mount nor a follower's directory");
+	return rc;
+}
+
+static int run(const void *settings, char **operands)
+{
+	const char *path = operands[0] ? operands[0] : ".";
+	int rc = status(settings, path);
+
 	if (rc == -ENOTTY && !operands[0])
-		rc = error_set(rc, "the current directory is not inside a "
-				   "litebucket mount; name one, like "
-				   "'litebucket status DIR'");
+		rc = error_set(rc, "the current directory is neither inside a "
+				   "litebucket mount nor a follower's; name "
+				   "one, like 'litebucket status DIR'");
 	if (rc < 0)
 		return cli_fail(error_wrap(rc, "status of '%s'", path));
 	return CLI_OK;
@@ -186,7 +216,7 @@ static int run(const void *settings, char **operands)
 const struct verb cmd_status = {
 	.name = "status",
 	.operands = {"[DIR]"},
-	.summary = "how far the databases of a mount are in the bucket",
+	.summary = "how far the databases of a mount or follower are",
 	.description =
 		"Ask the running mount that DIR (the current directory, or a "
 		"file) lies in, and\n"
@@ -194,7 +224,12 @@ const struct verb cmd_status = {
 		"this machine, the last\n"
 		"one confirmed by the bucket, the age of the oldest batch that "
 		"is not, how much\n"
-		"waits in the spool, and what is wrong, if anything is.",
+		"waits in the spool, and what is wrong, if anything is.\n"
+		"For a follower's directory: the TXID that each replica has, "
+		"the newest one known\n"
+		"in the bucket, how old the replica's state may be, the size "
+		"of its -wal, and how\n"
+		"many of SQLite's five read marks are in use.",
 	.options = status_options,
 	.settings_size = sizeof(struct status_settings),
 	.run = run,

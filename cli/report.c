@@ -238,3 +238,13 @@ void report_size(uint64_t bytes, char ret[REPORT_SIZE_TEXT])
 		size /= 1024;
 	(void)snprintf(ret, REPORT_SIZE_TEXT, "%.1f %s", size, units[unit]);
 }
+
+void report_lag(double seconds, char ret[REPORT_LAG_TEXT])
+{
+	if (seconds < 119.95)
+		(void)snprintf(ret, REPORT_LAG_TEXT, "%.1f s", seconds);
+	else if (seconds < 7170)
+		(void)snprintf(ret, REPORT_LAG_TEXT, "%.0f min", seconds / 60);
+	else
+		(void)snprintf(ret, REPORT_LAG_TEXT, "%.1f h", seconds / 3600);
+}

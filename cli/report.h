@@ -54,10 +54,14 @@ json_t *report_json_txid(uint64_t txid);
 json_t *report_json_time(int64_t wall_ms);
 
 enum {
-	REPORT_SIZE_TEXT = 16
+	REPORT_SIZE_TEXT = 16,
+	REPORT_LAG_TEXT = 32,
 };
 
 /* "512 B", "1.5 MiB" */
 void report_size(uint64_t bytes, char ret[REPORT_SIZE_TEXT]);
+
+/* "3.2 s", "5 min", "2.5 h" */
+void report_lag(double seconds, char ret[REPORT_LAG_TEXT]);
 
 #endif

@@ -73,12 +73,20 @@ static int no_database(const struct choice *c)
 			 c->bucket->url, c->db[0] ? "/" : "", c->db);
 }
 
+/* A file that moves up while we list is in one level or the other. */
+static int list_upwards(struct choice *c)
+{
+	int rc;
+
+	c->n_above = 0;
+	rc = list_level_0(c, 0);
+	return rc < 0 ? rc : archive_list_above(c->bucket, c->db, &c->listed);
+}
+
 int choose_list_all(struct choice *c)
 {
-	int rc = list_above(c);
+	int rc = list_upwards(c);
 
-	if (rc == 0)
-		rc = list_level_0(c, 0);
 	if (rc == 0 && c->listed.n == 0)
 		return no_database(c);
 	return rc;
@@ -330,7 +338,7 @@ int choose(struct choice *c, uint64_t txid, int64_t timestamp_ms)
 		return rc;
 	rc = choose_listed(c, txid, timestamp_ms);
 	if ((rc == -ENOENT || rc == -ERR_GAP) && !c->whole) {
-		rc = list_level_0(c, 0);
+		rc = list_upwards(c);
 		if (rc == 0)
 			rc = choose_listed(c, txid, timestamp_ms);
 	}

@@ -8,8 +8,9 @@
  * Lists what the bucket has and settles on a transaction and a plan for it.
  *
  * Listing costs requests, so level 0 is first listed only from where the
- * compactions end; if that does not lead to the transaction, all of it is, and
- * only then it counts as missing.
+ * compactions end.  If that does not lead to the transaction, everything is
+ * listed anew, from level 0 up, so that what others compact in the meantime is
+ * seen before or after; and only then it counts as missing.
  *
  * An older state is never taken for the one that was asked for.  If files
  * exist beyond a hole, then asking for the latest, or for a time at which the
@@ -23,12 +24,19 @@
 
 struct ltx_header;
 
+/*
+ * Compaction and retention go on while we read: a file that was listed may be
+ * gone when its turn comes, and a larger one is in its place.  So often it is
+ * looked anew.
+ */
+enum { CHOOSE_ATTEMPTS = 3 };
+
 struct choice {
 	struct bucket *bucket;
 	const char *db;
 
 	struct archive_files listed;
-	size_t n_above; /* of them, first in the array, those above level 0 */
+	size_t n_above; /* those above level 0, if they are first in the array */
 	bool whole;	/* all of level 0 is among them */
 
 	uint64_t txid;

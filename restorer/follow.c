@@ -25,6 +25,9 @@
 enum {
 	/* After so long without an answer the log may have gone on and away. */
 	SILENCE_MS = 60 * 1000,
+	/* When nothing comes, from when on and how seldom it is looked beyond. */
+	GAP_MS = 5 * 1000,
+	GAP_MAX_MS = 60 * 1000,
 	/* Further behind, one jump costs less than the batches one by one. */
 	FAR_BEHIND = 1000,
 };
@@ -36,7 +39,18 @@ struct follow {
 	struct mark mark;
 	bool look; /* at the list, before the next step */
 	uint64_t seen;
+	/*
+	 * What has been fetched, and waits for readers to make room: the next
+	 * slot (in memory or in a file without a name), or the newest state
+	 * (incoming.db).  A TXID of zero: nothing does.
+	 */
+	struct fetched waiting_slot;
+	struct mark_state waiting_state;
 	int64_t answered; /* monotonic ms of the last answer about the log */
+	int64_t current;  /* the same, of the last that there is no more */
+	bool holes;	  /* there may be some in the log */
+	int64_t gap_due;  /* monotonic: when to look beyond the next slot */
+	int64_t gap_pause;
 	uint64_t requests, bytes;
 };
 
@@ -45,6 +59,15 @@ static char *joined(const char *directory, const char *name)
 	char *path;
 
 	return asprintf(&path, "%s/%s", directory, name) < 0 ? NULL : path;
+}
+
+/* Nothing fetched yet. */
+static struct fetched no_slot(void)
+{
+	return (struct fetched){
+		.memory = BUF_INIT(FETCH_MEMORY_MAX),
+		.fd = -1,
+	};
 }
 
 static bool in_state(const struct mark_state *s)
@@ -59,10 +82,36 @@ static int store_mark(struct follow *f)
 	return mark_store(f->mark_fd, &f->mark);
 }
 
+/*
+ * The position for programs that know LiteFS's file of that name: written over
+ * in place, so it is never missing; and nobody's way is blocked by it.
+ */
+static void write_pos(const struct follow *f)
+{
+	const struct mark_state *s = &f->mark.done;
+	AUTO(mem) char *path = NULL;
+	char text[64];
+
+	if (!f->o.pos_file || asprintf(&path, "%s-pos", f->o.path) < 0)
+		return;
+	if (!in_state(s)) {
+		(void)unlink(path);
+		return;
+	}
+	AUTO(fd) int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, f->o.mode);
+	int n = snprintf(text, sizeof(text), "%016" PRIx64 "/%016" PRIx64 "\n",
+			 s->txid, s->dbsum);
+
+	if (fd < 0 || io_pwrite(fd, text, (size_t)n, 0) < 0)
+		log_warn("position file could not be written", "path=%s",
+			 log_quote(path));
+}
+
 /* What was begun is done. */
 static int end_mark(struct follow *f)
 {
 	f->mark.done = f->mark.begun;
+	write_pos(f);
 	return store_mark(f);
 }
 
@@ -112,6 +161,12 @@ static int load_mark(struct follow *f)
 	return rc == -ENOENT || rc == -ERR_CORRUPT ? 0 : rc;
 }
 
+static void set_gap_due(struct follow *f, int64_t pause)
+{
+	f->gap_pause = pause < GAP_MAX_MS ? pause : GAP_MAX_MS;
+	f->gap_due = clock_monotonic_ms() + f->gap_pause;
+}
+
 int follow_new(const struct follow_options *o, struct follow **ret)
 {
 	AUTO(follow) struct follow *f = calloc(1, sizeof(*f));
@@ -120,6 +175,7 @@ int follow_new(const struct follow_options *o, struct follow **ret)
 	if (!f)
 		return error_set(-ENOMEM, "out of memory for a follower");
 	f->mark_fd = -1;
+	f->waiting_slot = no_slot();
 	f->o = *o;
 	f->o.db = strdup(o->db);
 	f->o.path = strdup(o->path);
@@ -129,6 +185,9 @@ int follow_new(const struct follow_options *o, struct follow **ret)
 		return error_set(-ENOMEM, "out of memory for a follower");
 	if (f->o.mode == 0)
 		f->o.mode = 0600;
+	if (f->o.gap_ms == 0)
+		f->o.gap_ms = GAP_MS;
+	set_gap_due(f, f->o.gap_ms);
 	rc = load_mark(f);
 	if (rc < 0)
 		return rc;
@@ -143,6 +202,7 @@ void follow_free(struct follow *f)
 		return;
 	replica_free(f->replica);
 	fd_cleanup(&f->mark_fd);
+	fetched_cleanup(&f->waiting_slot);
 	free((char *)f->o.db);
 	free((char *)f->o.path);
 	free((char *)f->o.state);
@@ -155,6 +215,11 @@ void follow_look(struct follow *f)
 	f->look = true;
 }
 
+void follow_expect_holes(struct follow *f, bool holes)
+{
+	f->holes = holes;
+}
+
 void follow_state(const struct follow *f, struct follow_state *ret)
 {
 	*ret = (struct follow_state){
@@ -162,12 +227,18 @@ void follow_state(const struct follow *f, struct follow_state *ret)
 		.timestamp_ms = f->mark.done.timestamp_ms,
 		.dropped = f->mark.done.dropped,
 		.seen = f->seen,
+		.current_ms = f->current,
 		.requests = f->requests,
 		.bytes = f->bytes,
 		.has_replica = f->replica != NULL,
 	};
 	if (f->replica)
 		replica_state(f->replica, &ret->replica);
+}
+
+unsigned follow_readers(const struct follow *f)
+{
+	return f->replica ? replica_readers(f->replica) : 0;
 }
 
 /*
@@ -185,8 +256,11 @@ static int restore(struct follow *f, const char *path,
 		.cancel = f->o.cancel,
 	};
 	struct restorer_result result;
-	int rc = restorer_restore(&options, &result);
+	int64_t begun_ms = clock_monotonic_ms();
+	int rc;
 
+	f->waiting_state.txid = 0;
+	rc = restorer_restore(&options, &result);
 	if (rc < 0)
 		return rc;
 	f->requests += result.files + 2;
@@ -198,6 +272,7 @@ static int restore(struct follow *f, const char *path,
 	};
 	f->seen = result.txid;
 	f->answered = clock_monotonic_ms();
+	f->current = begun_ms;
 	return 0;
 }
 
@@ -239,6 +314,7 @@ static int put_in_place(struct follow *f, const char *incoming)
 		      RENAME_NOREPLACE) < 0)
 		return error_errno("putting %s in place", f->o.path);
 	FAILPOINT("follow-created");
+	write_pos(f);
 	return io_sync_parent(AT_FDCWD, f->o.path);
 }
 
@@ -255,7 +331,7 @@ static int create(struct follow *f)
 	/* Dropped meanwhile: the list will tell. */
 	f->look = rc == -ENOENT;
 	if (rc < 0)
-		return rc;
+		return rc == -ENOENT ? -EAGAIN : rc;
 	rc = put_in_place(f, incoming);
 	if (rc < 0) {
 		memset(&f->mark.done, 0, sizeof(f->mark.done));
@@ -356,19 +432,27 @@ static int take_over(struct follow *f, const char *path,
 	return rc;
 }
 
-/* The newest state, in one commit. */
+/*
+ * The newest state, in one commit.  When readers are in the way it waits where
+ * it is: it may be large, and they may take their time.
+ */
 static int jump(struct follow *f)
 {
 	AUTO(mem) char *incoming = joined(f->o.state, "incoming.db");
 	uint64_t from = f->mark.done.txid;
-	struct mark_state next;
-	int rc;
+	struct mark_state next = f->waiting_state;
+	int rc = 0;
 
 	if (!incoming)
 		return error_set(-ENOMEM, "out of memory for a path");
-	rc = restore(f, incoming, &next);
+	if (next.txid <= from)
+		rc = restore(f, incoming, &next);
 	if (rc == 0)
 		rc = take_over(f, incoming, &next);
+	f->waiting_state = next;
+	if (rc == -EAGAIN)
+		return rc;
+	f->waiting_state.txid = 0;
 	(void)unlink(incoming);
 	if (rc < 0)
 		return rc;
@@ -407,40 +491,61 @@ static int drop(struct follow *f, uint64_t txid, int64_t timestamp_ms)
  * A replica that is there at the start: which state is it?
  */
 
-static int keep_aside(struct follow *f)
+static int copy_pages(struct follow *f, int fd)
 {
-	const char *base = strrchr(f->o.path, '/');
 	struct replica_state s;
 	AUTO(mem) uint8_t *page = NULL;
-	AUTO(mem) char *path = NULL;
-	AUTO(fd) int fd = -1;
-	int rc = io_make_dirs(AT_FDCWD, f->o.aside, 0700);
+	int rc = 0;
 
-	if (rc < 0)
-		return rc;
 	replica_state(f->replica, &s);
 	page = malloc(s.page_size);
-	if (!page ||
-	    asprintf(&path, "%s/%" PRId64 "-%s", f->o.aside, clock_wall_ms(),
-		     base ? base + 1 : f->o.path) < 0)
+	if (!page)
 		return error_set(-ENOMEM, "out of memory for a copy");
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return error_errno("making %s", path);
 	for (uint32_t pgno = 1; rc == 0 && pgno <= s.pages; pgno++) {
 		rc = replica_read(f->replica, pgno, page);
 		if (rc == 0)
 			rc = io_pwrite(fd, page, s.page_size,
 				       (uint64_t)(pgno - 1) * s.page_size);
 	}
-	if (rc == 0 && fsync(fd) < 0)
-		rc = error_errno("syncing %s", path);
+	return rc == 0 && fsync(fd) < 0 ? error_errno("syncing a copy") : rc;
+}
+
+/*
+ * Its name tells its content, so that it is there once, however often what
+ * follows fails and is tried again.
+ */
+static int keep_aside(struct follow *f)
+{
+	static const uint8_t format[] = { 1, 1 };
+	const char *base = strrchr(f->o.path, '/');
+	AUTO(mem) char *path = NULL, *growing = NULL;
+	AUTO(fd) int fd = -1;
+	uint64_t sum;
+	int rc = io_make_dirs(AT_FDCWD, f->o.aside, 0700);
+
 	if (rc == 0)
-		log_error("replica was changed by somebody else: the bucket's "
-			  "state takes its place; the changed one is kept until "
-			  "you remove it", "db=%s kept=%s",
-			  log_quote(f->o.path), log_quote(path));
-	return rc;
+		rc = replica_sum(f->replica, format, &sum);
+	if (rc < 0)
+		return rc;
+	if (asprintf(&path, "%s/%s-%016" PRIx64, f->o.aside,
+		     base ? base + 1 : f->o.path, sum) < 0 ||
+	    asprintf(&growing, "%s~", path) < 0)
+		return error_set(-ENOMEM, "out of memory for a copy");
+	if (access(path, F_OK) == 0)
+		return 0;
+	fd = open(growing, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return error_errno("making %s", growing);
+	rc = copy_pages(f, fd);
+	if (rc < 0 || rename(growing, path) < 0) {
+		rc = rc < 0 ? rc : error_errno("naming %s", path);
+		(void)unlink(growing);
+		return rc;
+	}
+	log_error("replica was changed by somebody else: the bucket's state "
+		  "takes its place; the changed one is kept until you remove it",
+		  "db=%s kept=%s", log_quote(f->o.path), log_quote(path));
+	return io_sync_parent(AT_FDCWD, path);
 }
 
 static int diverged(struct follow *f)
@@ -459,10 +564,10 @@ static int diverged(struct follow *f)
 /* 1: it is this state; 0: it is not. */
 static int is_state(struct follow *f, const struct mark_state *s)
 {
-	uint64_t sum;
-	int rc = in_state(s) ? replica_sum(f->replica, s->format, &sum) : 0;
+	struct replica_mark m = { .sum = s->dbsum };
 
-	return rc < 0 ? rc : in_state(s) && sum == s->dbsum;
+	memcpy(m.format, s->format, sizeof(m.format));
+	return in_state(s) ? replica_is(f->replica, &m) : 0;
 }
 
 /* No position speaks of it: whatever it is, commits go on from its sum. */
@@ -526,7 +631,9 @@ static int open_replica(struct follow *f)
 		return rc;
 	}
 	boot_id(f->mark.boot);
-	return rc > 0 ? rc : store_mark(f);
+	write_pos(f);
+	int stored = store_mark(f);
+	return stored < 0 ? stored : rc;
 }
 
 /* Is there a file?  1: a drop that was interrupted has now been done. */
@@ -700,24 +807,48 @@ static int go_around(struct follow *f)
 	return rc > 0 ? rc : error_set(-ERR_CORRUPT, "%s", why);
 }
 
+/* 1: it is here; 0: it is not in the bucket yet. */
+static int have_slot(struct follow *f, uint64_t txid, struct fetched *ret)
+{
+	if (f->waiting_slot.file.max_txid == txid) {
+		*ret = f->waiting_slot;
+		f->waiting_slot = no_slot();
+		return 1;
+	}
+	ret->file.min_txid = ret->file.max_txid = txid;
+	return get_slot(f, txid, ret);
+}
+
+static void keep_waiting(struct follow *f, struct fetched *item)
+{
+	fetched_cleanup(&f->waiting_slot);
+	f->waiting_slot = *item;
+	*item = no_slot();
+}
+
 static int next_slot(struct follow *f)
 {
 	uint64_t txid = f->mark.done.txid + 1;
-	AUTO(fetched) struct fetched item = {
-		.file = { .min_txid = txid, .max_txid = txid },
-		.memory = BUF_INIT(FETCH_MEMORY_MAX),
-		.fd = -1,
-	};
-	int rc = get_slot(f, txid, &item);
+	AUTO(fetched) struct fetched item = no_slot();
+	int rc;
 
+	if (f->waiting_state.txid >= txid)
+		return jump(f);
+	rc = have_slot(f, txid, &item);
 	if (rc < 0)
 		return rc;
-	if (rc == 0)
-		return f->seen >= txid ? jump(f) : 0;
+	if (rc == 0 && f->seen >= txid)
+		return jump(f);
+	if (rc == 0) {
+		f->current = f->answered;
+		return 0;
+	}
 	/* Dropped, and now there is something again: all of it. */
 	if (!f->replica)
 		return create(f);
 	rc = apply_batch(f, &item);
+	if (rc == -EAGAIN)
+		keep_waiting(f, &item);
 	return rc == -ERR_CORRUPT ? go_around(f) : rc;
 }
 
@@ -742,6 +873,28 @@ static int look(struct follow *f)
 	return head.txid - f->mark.done.txid > FAR_BEHIND ? jump(f) : 0;
 }
 
+/*
+ * Nothing has come for a while.  That the next slot is not there does not mean
+ * that the log ends here: who compacts removes it, while we were kept.
+ */
+static int look_beyond(struct follow *f)
+{
+	AUTO(archive_files) struct archive_files beyond = { 0 };
+	uint64_t txid = f->mark.done.txid;
+	int rc;
+
+	if (!f->holes || txid == 0 || clock_monotonic_ms() < f->gap_due)
+		return 0;
+	f->requests++;
+	rc = archive_list(f->o.bucket, f->o.db, 0, txid, &beyond);
+	if (rc < 0)
+		return rc;
+	set_gap_due(f, 2 * f->gap_pause);
+	if (beyond.n > 0 && beyond.items[0].min_txid > txid + 1)
+		f->look = true;
+	return 0;
+}
+
 /* Files that were removed or replaced under us are a start from the beginning. */
 static int check_files(struct follow *f)
 {
@@ -755,7 +908,7 @@ static int check_files(struct follow *f)
 	return 0;
 }
 
-int follow_step(struct follow *f)
+static int step(struct follow *f)
 {
 	bool exists;
 	int rc = check_files(f);
@@ -770,14 +923,24 @@ int follow_step(struct follow *f)
 	if (f->answered &&
 	    clock_monotonic_ms() - f->answered > SILENCE_MS)
 		f->look = true;
-	if (f->look) {
+	if (!f->look)
+		rc = look_beyond(f);
+	if (rc == 0 && f->look)
 		rc = look(f);
-		if (rc != 0)
-			return rc;
-	}
+	if (rc != 0)
+		return rc;
 	rc = f->mark.done.txid || f->replica ? next_slot(f) : create(f);
 	if (rc == 0 && f->replica)
 		(void)replica_tend(f->replica);
+	return rc;
+}
+
+int follow_step(struct follow *f)
+{
+	int rc = step(f);
+
+	if (rc > 0)
+		set_gap_due(f, f->o.gap_ms);
 	return rc;
 }
 

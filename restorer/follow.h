@@ -16,8 +16,8 @@
  *	a file, no position	compare it with the newest state
  *	position N		get slot N + 1 of the log
  *	  there			check it, and commit it (sqlite/replica.h)
- *	  not there		nothing, unless the list at the start or after a long
- *				silence said that there is more: then the newest state
+ *	  not there		nothing, unless a list said that there is more, as
+ *				where others compact: then the newest state
  *	  a drop		remove the file
  *	  damaged		stay, name the object; the newest state, if another
  *				level leads to it
@@ -32,7 +32,14 @@
  * takes its place; or, if so asked, the follower stops there.
  *
  * Requests: one GET per step, also in the steady state; a list at the start,
- * after a silence of a minute, and when follow_look() was called.
+ * after a silence of a minute, and when follow_look() was called.  What has been
+ * fetched and has to wait for readers is not fetched again.
+ *
+ * A log of Litestream's may have holes: who removes its compacted files need not
+ * ask how long we were kept.  Where that is to be expected, and while nothing
+ * comes, now and then a list of what is in level 0 beyond slot N + 1: five
+ * seconds after the last batch, then after twice the time each, in the end every
+ * minute.  Whoever removes must leave the newest there, as Litestream does.
  *
  * One thread at a time.  Errors are sentences that name the database.
  */
@@ -53,7 +60,9 @@ struct follow_options {
 	const char *state; /* a directory for what belongs to it; exists */
 	const char *aside; /* a directory for states that are not the bucket's */
 	unsigned mode;	   /* of a new file; 0: 0600 */
+	bool pos_file;	   /* keep PATH-pos: "TXID/checksum", 16 hex digits each */
 	bool stop_on_divergence;
+	unsigned gap_ms; /* first look beyond a slot that does not come; 0: 5 s */
 	struct replica_options replica;
 	const volatile sig_atomic_t *cancel; /* or NULL */
 };
@@ -65,13 +74,16 @@ int follow_new(const struct follow_options *o, struct follow **ret);
  * 1: the replica went forward; 0: it is as new as the bucket.
  *
  * -ENOENT: the bucket has no such database.  -EAGAIN: readers or a lock are in
- * the way, try later.  -ERR_CORRUPT, -ERR_GAP: the log cannot be followed; the
+ * the way, or it was dropped this very moment; try later.  -ERR_CORRUPT, -ERR_GAP: the log cannot be followed; the
  * replica stays at its last state and is served on.  -EEXIST: a file that is no
  * replica is at the path; it is not touched.  -ESTALE: the replica was changed
  * or its files were replaced, and we are to stop then.  And what the bucket gives.
  * A later call tries again.
  */
 int follow_step(struct follow *f);
+
+/* Is the log one that somebody else compacts?  At first it is not. */
+void follow_expect_holes(struct follow *f, bool holes);
 
 /* Look at the list of files before the next step. */
 void follow_look(struct follow *f);
@@ -80,12 +92,17 @@ struct follow_state {
 	uint64_t txid;	      /* of the replica; 0: there is none yet */
 	int64_t timestamp_ms; /* of that batch */
 	bool dropped;
-	uint64_t seen; /* the newest known to be in the bucket */
+	uint64_t seen; /* the newest known to be in the bucket; 0: none */
+	/* Monotonic: when the bucket last had nothing newer than it; 0: never. */
+	int64_t current_ms;
 	uint64_t requests, bytes;
 	bool has_replica;
 	struct replica_state replica; /* if it has one */
 };
 void follow_state(const struct follow *f, struct follow_state *ret);
+
+/* Of SQLite's five read marks, how many are in use; asks the kernel. */
+unsigned follow_readers(const struct follow *f);
 
 /* Stop cleanly: the next start need not compare.  Frees f in any case. */
 int follow_close(struct follow *f);

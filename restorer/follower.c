@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,7 +12,8 @@
 #include "base/log.h"
 #include "bucket/archive.h"
 #include "bucket/catalog.h"
-#include "bucket/digest.h"
+#include "restorer/layout.h"
+#include "restorer/rate.h"
 
 #include "restorer/follower.h"
 
@@ -21,9 +23,9 @@ enum {
 	LISTS = 6, /* a list instead of a catalog comes so much less often */
 	CONNECTIONS = 8,
 	BLOCKED_MS = 50,	  /* until a lock or a reader is looked at again */
+	BLOCKED_PART = 9,	  /* and so many times what the look took */
 	PATIENCE_MS = 10 * 1000,  /* for that, with once */
 	PAUSE_MAX_MS = 30 * 1000, /* between failures */
-	HASH_SIZE = 32,
 };
 
 /* One database; guarded by the follower's lock but while it is busy. */
@@ -39,19 +41,27 @@ struct entry {
 	int rc;			/* of the last step, if it failed */
 	char message[ERROR_MESSAGE_SIZE];
 	struct follow_state state;
+	unsigned readers;
+	struct rate requests, bytes;
 };
 
 struct follower {
 	struct follower_options o;
 	int lock_fd;
 	volatile sig_atomic_t cancelled; /* restores look at it */
+	atomic_bool foreign; /* no catalog: the bucket's writer is not ours */
 
 	pthread_mutex_t mutex; /* guards what follows */
-	pthread_cond_t changed;
+	pthread_cond_t changed; /* for who runs it: the end, settled, done */
+	pthread_cond_t due;	/* for the threads: there may be work */
+	int64_t watched_ms;	/* one of them looks then; COND_NEVER: none */
 	bool stopping;
 	bool told_ready;
 	struct entry **entries;
 	size_t n;
+	uint64_t looks; /* requests for databases */
+	struct rate looked;
+	char unknown[ERROR_MESSAGE_SIZE]; /* why the last of them failed */
 };
 
 static char *below(const struct follower *f, const char *name)
@@ -77,27 +87,6 @@ static int refuse_mount(const struct follower *f)
 			 f->o.directory);
 }
 
-static int lock_directory(struct follower *f)
-{
-	AUTO(mem) char *directory = below(f, ".litebucket/follow");
-	AUTO(mem) char *path = below(f, ".litebucket/follow/lock");
-	int rc;
-
-	if (!directory || !path)
-		return error_set(-ENOMEM, "out of memory for a path");
-	rc = io_make_dirs(AT_FDCWD, directory, 0755);
-	if (rc < 0)
-		return rc;
-	f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (f->lock_fd < 0)
-		return error_errno("opening %s", path);
-	rc = io_lock(f->lock_fd, F_WRLCK, 0, 0);
-	return rc == -EAGAIN ?
-		       error_set(-EBUSY, "another follower is at work in %s",
-				 f->o.directory) :
-		       rc;
-}
-
 int follower_new(const struct follower_options *o, struct follower **ret)
 {
 	AUTO(mem) struct follower *raw = calloc(1, sizeof(*raw));
@@ -108,9 +97,15 @@ int follower_new(const struct follower_options *o, struct follower **ret)
 	rc = cond_init(&raw->changed);
 	if (rc < 0)
 		return rc;
+	rc = cond_init(&raw->due);
+	if (rc < 0) {
+		(void)pthread_cond_destroy(&raw->changed);
+		return rc;
+	}
 	(void)pthread_mutex_init(&raw->mutex, NULL);
 	AUTO(follower) struct follower *f = TAKE(raw);
 	f->lock_fd = -1;
+	f->watched_ms = COND_NEVER;
 	f->o = *o;
 	if (f->o.interval_ms == 0)
 		f->o.interval_ms = INTERVAL_MS;
@@ -120,7 +115,7 @@ int follower_new(const struct follower_options *o, struct follower **ret)
 		f->o.connections = CONNECTIONS;
 	rc = refuse_mount(f);
 	if (rc == 0)
-		rc = lock_directory(f);
+		rc = layout_lock(f->o.directory, &f->lock_fd);
 	if (rc < 0)
 		return rc;
 	*ret = TAKE(f);
@@ -149,6 +144,7 @@ void follower_free(struct follower *f)
 	free(f->entries);
 	fd_cleanup(&f->lock_fd);
 	(void)pthread_cond_destroy(&f->changed);
+	(void)pthread_cond_destroy(&f->due);
 	(void)pthread_mutex_destroy(&f->mutex);
 	free(f);
 }
@@ -160,6 +156,44 @@ void follower_stop(struct follower *f)
 	f->stopping = true;
 	f->cancelled = 1;
 	(void)pthread_cond_broadcast(&f->changed);
+	(void)pthread_cond_broadcast(&f->due);
+}
+
+/*
+ * What is told
+ */
+
+/* All of the bucket that there was so long ago is in the replica. */
+static int64_t lag_of(const struct follow_state *s)
+{
+	int64_t looked = COND_NEVER, written = COND_NEVER, lag;
+
+	if (s->current_ms)
+		looked = clock_monotonic_ms() - s->current_ms;
+	if (s->txid)
+		written = clock_wall_ms() - s->timestamp_ms;
+	lag = looked < written ? looked : written;
+	if (lag == COND_NEVER)
+		return -1;
+	return lag > 0 ? lag : 0;
+}
+
+static void describe(const struct entry *e, struct follower_database *ret)
+{
+	int64_t now = clock_monotonic_ms();
+
+	*ret = (struct follower_database){
+		.path = e->path,
+		.state = e->state,
+		.error = e->rc < 0 ? e->message : NULL,
+		.blocked = e->blocked_ms != 0,
+		.readers = e->readers,
+		.lag_ms = lag_of(&e->state),
+		.requests_per_minute = rate_per_minute(&e->requests, now,
+						       e->state.requests),
+		.bytes_per_minute = rate_per_minute(&e->bytes, now,
+						    e->state.bytes),
+	};
 }
 
 int follower_each(struct follower *f, follower_fn fn, void *arg)
@@ -168,16 +202,34 @@ int follower_each(struct follower *f, follower_fn fn, void *arg)
 	int rc = 0;
 
 	for (size_t i = 0; i < f->n && rc == 0; i++) {
-		const struct entry *e = f->entries[i];
-		const struct follower_database d = {
-			.path = e->path,
-			.state = e->state,
-			.error = e->rc < 0 ? e->message : NULL,
-		};
+		struct entry *e = f->entries[i];
+		struct follower_database d;
 
+		if (!e->busy && e->follow)
+			e->readers = follow_readers(e->follow);
+		describe(e, &d);
 		rc = fn(&d, arg);
 	}
 	return rc;
+}
+
+void follower_totals(struct follower *f, struct follower_totals *ret)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&f->mutex);
+	int64_t now = clock_monotonic_ms();
+
+	*ret = (struct follower_totals){
+		.requests_per_minute =
+			rate_per_minute(&f->looked, now, f->looks),
+	};
+	(void)snprintf(ret->error, sizeof(ret->error), "%s", f->unknown);
+	for (size_t i = 0; i < f->n; i++) {
+		struct follower_database d;
+
+		describe(f->entries[i], &d);
+		ret->requests_per_minute += d.requests_per_minute;
+		ret->bytes_per_minute += d.bytes_per_minute;
+	}
 }
 
 /*
@@ -196,15 +248,12 @@ static struct entry *find_entry(struct follower *f, const char *db)
 static bool path_of(const struct follower *f, const char *db,
 		    char ret[BUCKET_KEY_MAX])
 {
-	static const char ours[] = ".litebucket";
-	size_t n = strlen(ours);
-
 	if (!db[0])
 		(void)snprintf(ret, BUCKET_KEY_MAX, "%s",
 			       f->o.name ? f->o.name : "database");
 	else if (archive_unescape(db, ret) < 0)
 		return false;
-	return strncmp(ret, ours, n) != 0 || (ret[n] && ret[n] != '/');
+	return !layout_is_ours(ret);
 }
 
 static int add_entry(struct follower *f, const char *db, const char *path)
@@ -224,8 +273,10 @@ static int add_entry(struct follower *f, const char *db, const char *path)
 		return error_set(-ENOMEM, "out of memory for a database");
 	}
 	e->due_ms = clock_monotonic_ms();
+	rate_add(&e->requests, e->due_ms, 0);
+	rate_add(&e->bytes, e->due_ms, 0);
 	f->entries[f->n++] = e;
-	(void)pthread_cond_broadcast(&f->changed);
+	(void)pthread_cond_signal(&f->due);
 	return 0;
 }
 
@@ -251,7 +302,7 @@ static void call_back(struct follower *f, const char *db)
 
 	if (e && e->state.dropped && !e->done) {
 		e->due_ms = clock_monotonic_ms();
-		(void)pthread_cond_broadcast(&f->changed);
+		(void)pthread_cond_signal(&f->due);
 	}
 }
 
@@ -271,6 +322,8 @@ static int find_databases(struct follower *f)
 	AUTO(catalog) struct catalog *catalog = NULL;
 	int rc = catalog_get(f->o.bucket, &catalog, NULL);
 
+	if (rc >= 0 || rc == -ENOENT)
+		atomic_store(&f->foreign, rc == -ENOENT);
 	if (rc == -ENOENT) {
 		rc = archive_databases(f->o.bucket, found, f);
 		return rc < 0 ? rc : 0;
@@ -278,6 +331,19 @@ static int find_databases(struct follower *f)
 	if (rc == 0)
 		rc = catalog_each(catalog, found_line, f);
 	return rc < 0 ? rc : 1;
+}
+
+/* It cost so many requests; and is it to be told? */
+static bool note_look(struct follower *f, int rc, unsigned requests)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&f->mutex);
+	bool failed_before = f->unknown[0];
+
+	rate_add(&f->looked, clock_monotonic_ms(), f->looks);
+	f->looks += requests;
+	(void)snprintf(f->unknown, sizeof(f->unknown), "%s",
+		       rc < 0 ? error_message() : "");
+	return rc < 0 && !failed_before;
 }
 
 /* At the start also what the catalog, which is written later, does not know. */
@@ -296,26 +362,24 @@ static int find_all_databases(struct follower *f)
 
 static int open_follow(struct follower *f, struct entry *e)
 {
-	char sha256[DIGEST_SHA256_SIZE];
 	AUTO(mem) char *state = NULL, *path = below(f, e->path);
-	AUTO(mem) char *aside = below(f, ".litebucket/aside"), *name = NULL;
+	AUTO(mem) char *aside = NULL, *name = NULL;
 	struct follow_options o = {
 		.bucket = f->o.bucket,
 		.db = e->db,
 		.mode = f->o.mode,
+		.pos_file = f->o.pos_files,
 		.stop_on_divergence = f->o.stop_on_divergence,
 		.replica = f->o.replica,
 		.cancel = &f->cancelled,
 	};
-	int rc = digest_sha256(e->path, strlen(e->path), sha256);
+	int rc = layout_state(f->o.directory, e->path, &state);
 
+	if (rc == 0)
+		rc = layout_path(f->o.directory, "aside", &aside);
 	if (rc < 0)
 		return rc;
-	if (asprintf(&state, "%s/.litebucket/follow/%.*s", f->o.directory,
-		     HASH_SIZE, sha256) < 0)
-		state = NULL;
-	if (!state || !path || !aside ||
-	    asprintf(&name, "%s/name", state) < 0)
+	if (!path || asprintf(&name, "%s/name", state) < 0)
 		return error_set(-ENOMEM, "out of memory for a path");
 	rc = io_make_dirs(AT_FDCWD, state, 0755);
 	if (rc == 0 && access(name, F_OK) < 0)
@@ -338,39 +402,77 @@ static int step(struct follower *f, struct entry *e)
 {
 	int rc = e->follow ? 0 : open_follow(f, e);
 
-	return rc < 0 ? rc : follow_step(e->follow);
+	if (rc < 0)
+		return rc;
+	follow_expect_holes(e->follow, atomic_load(&f->foreign));
+	return follow_step(e->follow);
 }
 
-/* The thread that has it waits for its time; NULL: there is no more to do. */
+/* Whose turn is next; NULL: nobody's, until a thread gives one back. */
+static struct entry *earliest(const struct follower *f)
+{
+	struct entry *next = NULL;
+
+	for (size_t i = 0; i < f->n; i++) {
+		struct entry *e = f->entries[i];
+
+		if (!e->busy && !e->done &&
+		    (!next || e->due_ms < next->due_ms))
+			next = e;
+	}
+	return next;
+}
+
+/*
+ * Of the threads without work one watches for the next turn, and the others
+ * sleep on; a step that woke them all would cost less than they do.  Who watches
+ * and then takes a turn has another watch, if there is something to watch for;
+ * who gives one back looks for the next itself.
+ */
+static void watch(struct follower *f, pthread_mutex_t *held,
+		  const struct entry *next)
+{
+	int64_t until = next ? next->due_ms : COND_NEVER;
+
+	if (until >= f->watched_ms)
+		until = COND_NEVER;
+	else
+		f->watched_ms = until;
+	(void)cond_wait_until(&f->due, held, until);
+	if (until == f->watched_ms)
+		f->watched_ms = COND_NEVER;
+}
+
+/* NULL: there is no more to do. */
 static struct entry *take(struct follower *f)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&f->mutex);
 
 	while (!f->stopping) {
-		int64_t now = clock_monotonic_ms(), until = COND_NEVER;
-		struct entry *next = NULL;
+		struct entry *next = earliest(f);
 
-		for (size_t i = 0; i < f->n; i++) {
-			struct entry *e = f->entries[i];
-
-			if (!e->busy && !e->done && e->due_ms < until) {
-				next = e;
-				until = e->due_ms;
-			}
+		if (!next || next->due_ms > clock_monotonic_ms()) {
+			watch(f, held, next);
+			continue;
 		}
-		if (next && until <= now) {
-			next->busy = true;
-			return next;
-		}
-		(void)cond_wait_until(&f->changed, held, until);
+		next->busy = true;
+		if (earliest(f))
+			(void)pthread_cond_signal(&f->due);
+		return next;
 	}
 	return NULL;
 }
 
+/* Readers in the way are nobody's fault, and go by themselves. */
 static void tell_failure(const struct entry *e)
 {
-	log_error("database is not followed for now",
-		  "db=%s error=%s", log_quote(e->path), log_quote(e->message));
+	if (e->rc == -EAGAIN)
+		log_warn("replica stands still until its readers make room",
+			 "db=%s because=%s", log_quote(e->path),
+			 log_quote(e->message));
+	else
+		log_error("database is not followed for now", "db=%s error=%s",
+			  log_quote(e->path), log_quote(e->message));
 }
 
 /* When it fails again and again it is said once, and tried less often. */
@@ -390,18 +492,20 @@ static void note_failure(struct follower *f, struct entry *e, int rc)
 	e->settled = true;
 }
 
-/* Readers or a lock: no failure, unless it lasts. */
-static void note_blocked(struct follower *f, struct entry *e, int rc)
+/*
+ * Readers or a lock: no failure, unless it lasts; then it is told.  A gap may be
+ * short, so it is looked for often, but not for more than a part of the time.
+ */
+static void note_blocked(struct follower *f, struct entry *e, int rc,
+			 int64_t took_ms)
 {
 	int64_t now = clock_monotonic_ms();
 
 	if (!e->blocked_ms)
 		e->blocked_ms = now;
-	if (now - e->blocked_ms >= PATIENCE_MS) {
+	if (now - e->blocked_ms >= PATIENCE_MS)
 		note_failure(f, e, rc);
-		return;
-	}
-	e->due_ms = now + BLOCKED_MS;
+	e->due_ms = now + BLOCKED_MS + BLOCKED_PART * took_ms;
 }
 
 static void note_success(struct follower *f, struct entry *e, int rc)
@@ -420,20 +524,25 @@ static void note_success(struct follower *f, struct entry *e, int rc)
 	e->settled |= rc == 0;
 }
 
-static void give_back(struct follower *f, struct entry *e, int rc)
+static void give_back(struct follower *f, struct entry *e, int rc,
+		      int64_t took_ms)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&f->mutex);
+	bool settled = e->settled;
 
 	e->busy = false;
 	if (e->follow)
 		follow_state(e->follow, &e->state);
+	rate_add(&e->requests, clock_monotonic_ms(), e->state.requests);
+	rate_add(&e->bytes, clock_monotonic_ms(), e->state.bytes);
 	if (rc == -EAGAIN)
-		note_blocked(f, e, rc);
+		note_blocked(f, e, rc, took_ms);
 	else if (rc < 0)
 		note_failure(f, e, rc);
 	else
 		note_success(f, e, rc);
-	(void)pthread_cond_broadcast(&f->changed);
+	if (e->done || e->settled != settled)
+		(void)pthread_cond_signal(&f->changed);
 }
 
 static void *work(void *arg)
@@ -441,8 +550,12 @@ static void *work(void *arg)
 	struct follower *f = arg;
 	struct entry *e;
 
-	while ((e = take(f)))
-		give_back(f, e, step(f, e));
+	while ((e = take(f))) {
+		int64_t begun_ms = clock_monotonic_ms();
+		int rc = step(f, e);
+
+		give_back(f, e, rc, clock_monotonic_ms() - begun_ms);
+	}
 	return NULL;
 }
 
@@ -490,18 +603,16 @@ static void tell_unknown(void)
 
 static void look_again(struct follower *f)
 {
-	bool failing = false;
 	int64_t pause = f->o.once ? COND_NEVER / 2 : f->o.catalog_ms;
-	int has_catalog = 1;
+	bool often = true;
 
 	while (wait_until(f, clock_monotonic_ms() +
-				     (has_catalog ? pause : pause * LISTS))) {
+				     (often ? pause : pause * LISTS))) {
 		int rc = find_databases(f);
 
-		if (rc < 0 && !failing)
+		if (note_look(f, rc, rc == 0 ? 2 : 1))
 			tell_unknown();
-		failing = rc < 0;
-		has_catalog = rc != 0;
+		often = rc != 0 || f->n == 0;
 	}
 }
 
@@ -549,7 +660,7 @@ int follower_run(struct follower *f)
 
 	if (rc < 0 && (!threads || f->o.once))
 		return rc;
-	if (rc < 0)
+	if (note_look(f, rc, 2))
 		tell_unknown();
 	if (f->o.once && f->n == 0)
 		return error_set(-ENOENT, "there is no database to follow");

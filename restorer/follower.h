@@ -16,11 +16,9 @@
  *
  * Which databases there are is what a list at the start says, and then
  * catalog.json, asked for every ten seconds; a bucket without one (Litestream's)
- * is listed again once a minute.
+ * is listed again once a minute, or as often while it has no database yet.
  *
- *	DIR/.litebucket/follow/lock		one follower at a time
- *	DIR/.litebucket/follow/<hash>/		one database's: position, name
- *	DIR/.litebucket/aside/			changed replicas, for people to remove
+ * What is kept where is in restorer/layout.h.
  *
  * Idle requests: one GET per database and interval, one for the catalog.
  */
@@ -28,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "restorer/follow.h"
 
 struct follower;
@@ -46,6 +45,7 @@ struct follower_options {
 	void *ready_arg;
 	bool stop_on_divergence;
 	unsigned mode;	      /* of new files; 0: 0600 */
+	bool pos_files;	      /* see restorer/follow.h */
 	struct replica_options replica;
 };
 
@@ -70,11 +70,26 @@ struct follower_database {
 	const char *path;
 	struct follow_state state;
 	const char *error; /* why it does not go on, or NULL */
+	bool blocked;	   /* by readers or a lock; tried again very soon */
+	unsigned readers;  /* of five read marks, how many are in use */
+	/*
+	 * The replica has all that was in the bucket so long ago; -1: it is not
+	 * known since when it lacks something.
+	 */
+	int64_t lag_ms;
+	double requests_per_minute, bytes_per_minute;
 };
 
 /* fn must not call back; its non-zero return stops and is returned. */
 typedef int (*follower_fn)(const struct follower_database *d, void *arg);
 int follower_each(struct follower *f, follower_fn fn, void *arg);
+
+/* What is told of all together. */
+struct follower_totals {
+	double requests_per_minute, bytes_per_minute;
+	char error[ERROR_MESSAGE_SIZE]; /* of looking for databases, or "" */
+};
+void follower_totals(struct follower *f, struct follower_totals *ret);
 
 /* After run has returned.  Replicas end cleanly. */
 void follower_free(struct follower *f);

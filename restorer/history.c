@@ -63,7 +63,15 @@ int restorer_history(struct bucket *b, const char *db, restorer_point_fn fn,
 int restorer_head(struct bucket *b, const char *db, struct restorer_point *ret)
 {
 	AUTO(choice) struct choice c = { .bucket = b, .db = db };
-	int rc = choose(&c, 0, 0);
+	int rc = -ESTALE;
 
-	return rc < 0 ? rc : load_point(&c, choose_slot(&c), ret);
+	for (int i = 0; i < CHOOSE_ATTEMPTS && rc == -ESTALE; i++) {
+		rc = choose(&c, 0, 0);
+		if (rc == 0)
+			rc = load_point(&c, choose_slot(&c), ret);
+	}
+	if (rc == -ESTALE)
+		return error_wrap(-ERR_GAP,
+				  "the bucket lists what it does not have");
+	return rc;
 }

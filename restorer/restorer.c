@@ -11,21 +11,13 @@
 
 #include "restorer/restorer.h"
 
-enum {
-	DEFAULT_PARALLEL = 8,
-
-	/*
-	 * Compaction and retention go on while we read: a file that was listed
-	 * may be gone when its turn comes, and a larger one is in its place.
-	 */
-	ATTEMPTS = 3,
-};
+enum { DEFAULT_PARALLEL = 8 };
 
 /* One restore, over all its attempts. */
 struct restore {
 	const struct restorer_options *options;
 	struct choice choice;
-	uint64_t txid;	 /* once it is known, all attempts are for it */
+	uint64_t txid;	 /* once it is known, further attempts are for it */
 	uint64_t total;	 /* bytes to fetch, with those of earlier attempts */
 	uint64_t before; /* bytes fetched by earlier attempts */
 };
@@ -152,11 +144,25 @@ static void fill_result(const struct restore *r, const struct apply *apply,
 	};
 }
 
+/*
+ * What was the latest at the first attempt may have become part of a file that
+ * goes on beyond it; the latest is something newer by then.
+ */
+static int choose_again(struct restore *r)
+{
+	const struct restorer_options *o = r->options;
+	int rc = choose(&r->choice, r->txid, o->timestamp_ms);
+
+	if (rc < 0 && r->txid && !o->txid && !o->timestamp_ms)
+		rc = choose(&r->choice, 0, 0);
+	return rc;
+}
+
 static int choose_and_build(struct restore *r, struct output *output,
 			    struct apply *apply)
 {
 	const struct restorer_options *o = r->options;
-	int rc = choose(&r->choice, r->txid, o->timestamp_ms);
+	int rc = choose_again(r);
 
 	if (rc == 0 && !o->more) /* what follows may bring it back */
 		rc = choose_check_dropped(&r->choice);
@@ -209,7 +215,7 @@ int restorer_restore(const struct restorer_options *options,
 	};
 	int rc = -ESTALE;
 
-	for (int i = 0; i < ATTEMPTS && rc == -ESTALE; i++)
+	for (int i = 0; i < CHOOSE_ATTEMPTS && rc == -ESTALE; i++)
 		rc = attempt(&r, ret);
 	if (rc == -ESTALE)
 		return error_wrap(-ERR_GAP,

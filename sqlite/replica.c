@@ -13,7 +13,7 @@
 
 #include "sqlite/replica_parts.h"
 
-enum { MAX_FRAMES = 2000 };
+enum { MAX_BYTES = 8 << 20 };
 
 /* Where SQLite locks a database file: os.h, "PENDING_BYTE". */
 enum { PENDING = 0x40000000, SHARED = PENDING + 2, SHARED_SIZE = 510 };
@@ -259,8 +259,8 @@ int replica_open(int dirfd, const char *path, const struct replica_options *o,
 		r->dirfd = AT_FDCWD;
 	}
 	r->options = *o;
-	if (r->options.max_frames == 0)
-		r->options.max_frames = MAX_FRAMES;
+	if (r->options.max_bytes == 0)
+		r->options.max_bytes = MAX_BYTES;
 	rc = open_files(r);
 	if (rc < 0)
 		return error_wrap(rc, "opening replica %s", path);
@@ -318,6 +318,7 @@ void replica_state(const struct replica *r, struct replica_state *ret)
 		.pages = r->pages,
 		.frames = r->end.frames,
 		.backfilled = shm_backfilled(r->shm),
+		.log_bytes = wal_cursor_offset(&r->end),
 		.held_back = r->held_back,
 	};
 }
@@ -400,6 +401,14 @@ void replica_mark(const struct replica *r, struct replica_mark *ret)
 	memcpy(ret->format, r->format, sizeof(r->format));
 }
 
+int replica_is(struct replica *r, const struct replica_mark *m)
+{
+	uint64_t sum;
+	int rc = replica_sum(r, m->format, &sum);
+
+	return rc < 0 ? rc : sum == m->sum;
+}
+
 static int write_versions(int fd, const uint8_t versions[2])
 {
 	int rc = io_pwrite(fd, versions, 2, REPLICA_VERSIONS);
@@ -420,7 +429,56 @@ int replica_protect(int fd, uint8_t ret_format[2])
 	return write_versions(fd, versions);
 }
 
-int replica_unprotect(int fd, const uint8_t format[2])
+/* Nobody has it open from here on: every connection holds SHARED. */
+static int own_database(const struct replica *r)
 {
-	return write_versions(fd, format);
+	int rc = io_lock(r->db, F_WRLCK, PENDING, SHARED - PENDING);
+
+	if (rc == 0)
+		rc = io_lock(r->db, F_WRLCK, SHARED, SHARED_SIZE);
+	return rc == -EAGAIN ? error_set(-EBUSY, "%s is open in another program",
+					 r->path) :
+			       rc;
+}
+
+static int remove_sides(const struct replica *r)
+{
+	for (int i = 0; i < FORMAT_SIDES; i++) {
+		char path[4096];
+
+		(void)snprintf(path, sizeof(path), "%s%s", r->path,
+			       format_sides[i]);
+		if (unlinkat(r->dirfd, path, 0) < 0 && errno != ENOENT)
+			return error_errno("removing %s", path);
+	}
+	return io_sync_parent(r->dirfd, r->path);
+}
+
+/* The log is empty and on disk in the database before it goes. */
+static int release(struct replica *r, const uint8_t format[2])
+{
+	int rc = replica_empty_log(r, r->options.wait_ms);
+
+	if (rc == 0)
+		rc = -EBUSY;
+	if (rc == -EBUSY)
+		return error_set(rc, "%s is being read", r->path);
+	if (rc > 0)
+		rc = own_database(r);
+	if (rc == 0)
+		rc = remove_sides(r);
+	if (rc < 0)
+		return rc;
+	FAILPOINT("unlock-sides-removed");
+	return write_versions(r->db, format);
+}
+
+int replica_release(struct replica *r, const uint8_t format[2])
+{
+	int rc;
+
+	replica_abort(r);
+	rc = release(r, format);
+	replica_free(r);
+	return rc;
 }

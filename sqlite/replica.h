@@ -91,10 +91,10 @@
  * The log's size
  * --------------
  *
- * Readers that overlap can keep a log from ever beginning again.  At max_frames
+ * Readers that overlap can keep a log from ever beginning again.  At max_bytes
  * replica_begin() waits up to wait_ms for a gap between them, during which
  * nobody but us waits, then goes on, and tries again a second later.  At
- * hard_frames it gives -EAGAIN: the replica stands still, and its readers stay
+ * hard_bytes it gives -EAGAIN: the replica stands still, and its readers stay
  * right.
  *
  * A replica is used by one thread at a time.  Errors are sentences
@@ -106,10 +106,10 @@
 struct replica;
 
 struct replica_options {
-	uint32_t max_frames;  /* 0: 2,000 */
-	uint32_t hard_frames; /* 0: never stand still */
-	unsigned wait_ms;     /* 0: do not wait */
-	bool sync;	      /* a commit is on disk when it returns */
+	uint64_t max_bytes;  /* 0: 8 MiB */
+	uint64_t hard_bytes; /* 0: never stand still */
+	unsigned wait_ms;    /* 0: do not wait */
+	bool sync;	     /* a commit is on disk when it returns */
 };
 
 /*
@@ -128,6 +128,13 @@ int replica_open(int dirfd, const char *path, const struct replica_options *o,
  */
 int replica_close(struct replica *r);
 
+/*
+ * Stop, and make it an ordinary database again, of these bytes 18 and 19 and
+ * without -wal and -shm.  -EBUSY: somebody has it open; it stays what it was.
+ * Whoever is killed in here leaves the one or the other.  Frees r in any case.
+ */
+int replica_release(struct replica *r, const uint8_t format[2]);
+
 /* Stop as a kill would: nothing is written. */
 void replica_free(struct replica *r);
 
@@ -138,6 +145,7 @@ int replica_check_files(const struct replica *r);
 struct replica_state {
 	uint32_t page_size, pages;
 	uint32_t frames, backfilled; /* of the log */
+	uint64_t log_bytes;
 	bool held_back;		     /* by readers, when last tried */
 };
 void replica_state(const struct replica *r, struct replica_state *ret);
@@ -156,7 +164,7 @@ int replica_read(const struct replica *r, uint32_t pgno, void *page);
 int replica_sum(struct replica *r, const uint8_t format[2], uint64_t *ret);
 void replica_set_sum(struct replica *r, const uint8_t format[2], uint64_t sum);
 
-/* -EAGAIN: at hard_frames, or the page size changes and readers are on. */
+/* -EAGAIN: at hard_bytes, or the page size changes and readers are on. */
 int replica_begin(struct replica *r, uint32_t page_size, uint32_t pages);
 
 /*
@@ -171,6 +179,9 @@ struct replica_mark {
 	uint8_t format[2]; /* bytes 18 and 19 of the original */
 };
 void replica_mark(const struct replica *r, struct replica_mark *ret);
+
+/* 1: the committed state is that one; 0: it is not.  Reads all of it. */
+int replica_is(struct replica *r, const struct replica_mark *m);
 
 /*
  * There are no more pages: is the commit whole, and what will the state be?  If
@@ -195,11 +206,10 @@ void replica_abort(struct replica *r);
 int replica_tend(struct replica *r);
 
 /*
- * Protect a database that nobody has open, or give it back what its bytes 18
- * and 19 were ({1, 1} rollback journal, {2, 2} WAL).  Synced.
+ * Protect a database that nobody has open.  Synced.  ret_format: what its bytes
+ * 18 and 19 were, {1, 1} with a rollback journal, {2, 2} in WAL mode.
  */
 int replica_protect(int fd, uint8_t ret_format[2]);
-int replica_unprotect(int fd, const uint8_t format[2]);
 
 #include "base/cleanup.h"
 AUTO_FREE(replica);

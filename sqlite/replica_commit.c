@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -24,16 +25,16 @@ static int make_room(struct replica *r, bool must_be_empty)
 				      "changing the page size of %s: readers "
 				      "are at work in the old one", r->path);
 	}
-	if (r->end.frames >= o->max_frames &&
+	if (wal_cursor_offset(&r->end) >= o->max_bytes &&
 	    clock_monotonic_ms() >= r->next_try)
 		rc = replica_empty_log(r, o->wait_ms);
 	if (rc < 0)
 		return rc;
-	if (o->hard_frames && r->end.frames >= o->hard_frames)
+	if (o->hard_bytes && wal_cursor_offset(&r->end) >= o->hard_bytes)
 		return error_set(-EAGAIN,
 				 "%s stands still: readers that do not end keep "
-				 "its log of %u frames", r->path,
-				 r->end.frames);
+				 "its log of %" PRIu64 " bytes", r->path,
+				 wal_cursor_offset(&r->end));
 	return 0;
 }
 

@@ -135,11 +135,10 @@ int replica_reset(struct replica *r)
 /* Nobody reads an empty log: its bytes are only in the way. */
 static void cut_log(const struct replica *r)
 {
-	uint64_t keep = wal_frame_offset(r->page_size, r->options.max_frames);
 	int64_t size = io_size(r->wal);
 
 	/* A log that stays long is no failure. */
-	if (size > 0 && (uint64_t)size > 2 * keep)
+	if (size > 0 && (uint64_t)size / 2 > r->options.max_bytes)
 		(void)!ftruncate(r->wal, 0);
 }
 
@@ -167,7 +166,8 @@ int replica_tend(struct replica *r)
 {
 	if (r->end.frames == 0)
 		return 1;
-	if (r->stage.active || r->end.frames < r->options.max_frames ||
+	if (r->stage.active ||
+	    wal_cursor_offset(&r->end) < r->options.max_bytes ||
 	    clock_monotonic_ms() < r->next_try)
 		return 0;
 	return replica_empty_log(r, r->options.wait_ms);

@@ -3,6 +3,7 @@
  * the follower as a thread of this program.
  */
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -413,6 +414,89 @@ static void one_that_fails_keeps_no_other(void **state)
 	end(&s);
 }
 
+/* A spy's before_get; arg: so many of 0.db, 1.db and so on get no answer. */
+static void keep_waiting(const char *key, void *arg)
+{
+	const atomic_int *slow = arg;
+
+	while (key[0] - '0' < atomic_load(slow) && key[1] == '.')
+		clock_sleep_ms(1);
+}
+
+static void write_and_wait(struct scene *s, size_t first, int n)
+{
+	for (size_t i = first; i < s->n; i++) {
+		row(s, &s->originals[i]);
+		wait_rows(s, s->originals[i].db, n);
+	}
+}
+
+static void who_waits_for_the_bucket_keeps_no_other(void **state)
+{
+	static const unsigned threads[] = { 3, 2 * MAX_DATABASES };
+	struct scene s;
+	atomic_int slow = 0;
+
+	(void)state;
+	begin(&s);
+	s.options.bucket = &s.w->spy.bucket;
+	s.w->spy.before_get = keep_waiting;
+	s.w->spy.arg = &slow;
+	for (int i = 0; i < 6; i++) {
+		char db[16];
+
+		(void)snprintf(db, sizeof(db), "%d.db", i);
+		(void)add(&s, db);
+	}
+	for (int i = 0; i < 2; i++) {
+		s.options.connections = threads[i];
+		start(&s);
+		write_and_wait(&s, 0, 4 * i + 1);
+		atomic_store(&slow, 2);
+		write_and_wait(&s, 2, 4 * i + 2);
+		write_and_wait(&s, 2, 4 * i + 3);
+		write_and_wait(&s, 2, 4 * i + 4);
+		atomic_store(&slow, 0);
+		for (int n = 2; n <= 4; n++)
+			for (int k = 0; k < 2; k++)
+				row(&s, &s.originals[k]);
+		wait_rows(&s, "0.db", 4 * i + 4);
+		wait_rows(&s, "1.db", 4 * i + 4);
+		stop(&s);
+	}
+	end(&s);
+}
+
+static long times_waited(void)
+{
+	struct rusage usage;
+
+	assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+	return usage.ru_nvcsw;
+}
+
+/* Or each batch costs more in waking them than in being applied. */
+static void threads_without_work_sleep_on(void **state)
+{
+	enum { BATCHES = 200 };
+	struct scene s;
+	struct original *a;
+	long before;
+
+	(void)state;
+	begin(&s);
+	s.options.connections = 8;
+	a = add(&s, "a.db");
+	assert_int_equal(catch_up(&s), 0);
+	for (int i = 0; i < BATCHES; i++)
+		row(&s, a);
+	before = times_waited();
+	assert_int_equal(catch_up(&s), 0);
+	assert_true(times_waited() - before < BATCHES);
+	assert_int_equal(rows(&s, "a.db"), BATCHES);
+	end(&s);
+}
+
 static void one_follower_at_a_time_and_beside_no_mount(void **state)
 {
 	struct scene s;
@@ -423,7 +507,7 @@ static void one_follower_at_a_time_and_beside_no_mount(void **state)
 	begin(&s);
 	assert_int_equal(follower_new(&s.options, &s.follower), 0);
 	assert_int_equal(follower_new(&s.options, &other), -EBUSY);
-	world_says("another follower");
+	world_says("a follower is at work");
 	follower_free(s.follower);
 	(void)snprintf(path, sizeof(path), "%s/.litebucket/db", s.directory);
 	assert_int_equal(mkdir(path, 0700), 0);
@@ -441,6 +525,8 @@ int main(void)
 		cmocka_unit_test(our_own_directory_is_no_place_for_one),
 		cmocka_unit_test(databases_come_and_go_while_it_runs),
 		cmocka_unit_test(one_that_fails_keeps_no_other),
+		cmocka_unit_test(who_waits_for_the_bucket_keeps_no_other),
+		cmocka_unit_test(threads_without_work_sleep_on),
 		cmocka_unit_test(one_follower_at_a_time_and_beside_no_mount),
 	};
 

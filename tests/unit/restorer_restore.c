@@ -537,6 +537,86 @@ static int note_point(const struct restorer_point *point, void *arg)
 	return f->n == 16 ? 1 : 0;
 }
 
+/* And again, so that the state that was the latest is in no file of its own. */
+static void compact_beyond_before_get(const char *key, void *arg)
+{
+	struct world *w = arg;
+
+	if (!strstr(key, "0000/0000000000000004"))
+		return;
+	w->spy.before_get = NULL;
+	world_put_log(w, 5, 6);
+	world_put(w, 1, 2, 5);
+	for (uint64_t txid = 2; txid <= 5; txid++)
+		world_remove(w, 0, txid, txid);
+}
+
+static void the_latest_that_becomes_part_of_more_is_a_newer_one(void **state)
+{
+	struct world *w = *state;
+	struct restorer_point head;
+
+	make_history(w);
+	world_put_log(w, 1, 4);
+	w->spy.arg = w;
+	w->spy.before_get = compact_beyond_before_get;
+	world_check_latest(w, 6);
+	/* Who asked for it by name is told. */
+	world_remove(w, 1, 2, 5);
+	world_remove(w, 0, 6, 6);
+	world_put_log(w, 2, 4);
+	w->spy.before_get = compact_beyond_before_get;
+	world_refuse(w, 4, -ENOENT, "nearest");
+	/* To ask what is the latest is to look at one file, which may go, too. */
+	world_put_log(w, 2, 4);
+	world_remove(w, 1, 2, 5);
+	world_remove(w, 0, 6, 6);
+	w->spy.before_get = compact_beyond_before_get;
+	assert_int_equal(restorer_head(w->options.bucket, "", &head), 0);
+	assert_int_equal(head.txid, 6);
+}
+
+/* Level 0 is listed after those above it; meanwhile some of it moves there. */
+static void compact_before_list(const char *prefix, void *arg)
+{
+	struct world *w = arg;
+
+	if (strcmp(prefix, "0000/") != 0)
+		return;
+	w->spy.before_list = NULL;
+	world_put(w, 1, 3, 5);
+	for (uint64_t txid = 3; txid <= 5; txid++)
+		world_remove(w, 0, txid, txid);
+}
+
+static void what_is_compacted_while_it_is_listed_is_no_gap(void **state)
+{
+	struct world *w = *state;
+	struct found f = { .n = 0 };
+	struct restorer_point head;
+
+	make_history(w);
+	w->spy.arg = w;
+	for (int i = 0; i < 3; i++) {
+		world_put_log(w, 1, 9);
+		world_put(w, 1, 1, 2);
+		if (i > 0)
+			world_remove(w, 1, 3, 5);
+		w->spy.before_list = compact_before_list;
+		if (i == 0) {
+			world_check_latest(w, 9);
+		} else if (i == 1) {
+			assert_int_equal(restorer_head(w->options.bucket, "",
+						       &head), 0);
+			assert_int_equal(head.txid, 9);
+		} else {
+			assert_int_equal(restorer_history(w->options.bucket, "",
+							  note_point, &f), 0);
+			assert_int_equal(f.last.txid, 9);
+		}
+	}
+}
+
 static void history_tells_every_point(void **state)
 {
 	static const uint64_t expected[] = { 2, 3, 4, 7, 8, 9 };
@@ -607,6 +687,8 @@ int main(void)
 		WORLD_TEST(who_accepts_knows_another_programs_files),
 		WORLD_TEST(a_file_that_goes_meanwhile_is_planned_around),
 		WORLD_TEST(a_file_that_goes_for_good_is_a_gap),
+		WORLD_TEST(the_latest_that_becomes_part_of_more_is_a_newer_one),
+		WORLD_TEST(what_is_compacted_while_it_is_listed_is_no_gap),
 		WORLD_TEST(history_tells_every_point),
 		WORLD_TEST(the_head_of_a_dropped_database_is_its_drop),
 	};

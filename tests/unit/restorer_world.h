@@ -64,7 +64,9 @@ struct spy {
 	struct bucket bucket;
 	struct bucket *inner;
 	atomic_uint requests, gets;
-	void (*before_get)(const char *key, void *arg);
+	/* Taken away by one download while the others ask for them. */
+	void (*_Atomic before_get)(const char *key, void *arg);
+	void (*_Atomic before_list)(const char *prefix, void *arg);
 	void *arg;
 };
 
@@ -84,11 +86,12 @@ static inline int spy_get(struct bucket *b, const char *key, uint64_t offset,
 			  struct sink *sink, struct bucket_info *ret)
 {
 	struct spy *s = (struct spy *)b;
+	void (*before_get)(const char *, void *) = s->before_get;
 
 	atomic_fetch_add(&s->requests, 1);
 	atomic_fetch_add(&s->gets, 1);
-	if (s->before_get)
-		s->before_get(key, s->arg);
+	if (before_get)
+		before_get(key, s->arg);
 	return bucket_get(s->inner, key, offset, length, if_match, sink, ret);
 }
 
@@ -103,8 +106,11 @@ static inline int spy_list(struct bucket *b, const char *prefix,
 			   void *arg)
 {
 	struct spy *s = (struct spy *)b;
+	void (*before_list)(const char *, void *) = s->before_list;
 
 	atomic_fetch_add(&s->requests, 1);
+	if (before_list)
+		before_list(prefix, s->arg);
 	return bucket_list(s->inner, prefix, after, limit, fn, arg);
 }
 

@@ -44,8 +44,10 @@ struct world {
 	unsigned n;
 };
 
-static const struct replica_options options = { .max_frames = 2000,
-						.wait_ms = 50 };
+static const struct replica_options options = { .wait_ms = 50 };
+
+/* The size of a log of n frames. */
+#define FRAMES(n, page_size) (32 + (uint64_t)(n) * (24 + (page_size)))
 
 static int open_replica(const struct world *w, const struct replica_options *o,
 			struct replica **ret)
@@ -291,8 +293,10 @@ static void readers_see_each_commit_at_once(void **state)
 /* The reader began in the database file alone, or in the log. */
 static void snapshot_stays(bool in_log)
 {
-	static const struct replica_options small = { .max_frames = 8,
-						      .wait_ms = 1 };
+	static const struct replica_options small = {
+		.max_bytes = FRAMES(8, 1024),
+		.wait_ms = 1,
+	};
 	struct world w;
 	struct replica *r = NULL;
 	sqlite3 *old, *new;
@@ -362,8 +366,9 @@ static void the_log_stays_short_between_readers(void **state)
 		transfer(&w);
 	assert_int_equal(
 		open_replica(&w,
-			     &(struct replica_options){ .max_frames = 20,
-							.wait_ms = 50 }, &r), 0);
+			     &(struct replica_options){
+				     .max_bytes = FRAMES(20, 1024),
+				     .wait_ms = 50 }, &r), 0);
 	db = reader(&w);
 	for (unsigned i = 1; i < w.n; i++) {
 		assert_int_equal(commit(r, &w.images[i - 1], &w.images[i]), 0);
@@ -389,8 +394,9 @@ static void it_stands_still_before_its_log_is_endless(void **state)
 		transfer(&w);
 	assert_int_equal(
 		open_replica(&w,
-			     &(struct replica_options){ .max_frames = 10,
-							.hard_frames = 30 }, &r),
+			     &(struct replica_options){
+				     .max_bytes = FRAMES(10, 1024),
+				     .hard_bytes = FRAMES(30, 1024) }, &r),
 		0);
 	assert_int_equal(commit(r, &w.images[0], &w.images[1]), 0);
 	db = reader(&w);
@@ -511,6 +517,77 @@ static void nobody_else_writes(void **state)
 	end(&w);
 }
 
+static bool has_sides(const struct world *w)
+{
+	char path[128];
+	bool wal, shm;
+
+	(void)snprintf(path, sizeof(path), "%s-wal", w->replica);
+	wal = access(path, F_OK) == 0;
+	(void)snprintf(path, sizeof(path), "%s-shm", w->replica);
+	shm = access(path, F_OK) == 0;
+	assert_int_equal(wal, shm);
+	return wal;
+}
+
+static void released_it_is_an_ordinary_database(void **state)
+{
+	for (uint8_t version = 1; version <= 2; version++) {
+		const uint8_t format[] = { version, version };
+		struct world w;
+		struct replica *r;
+		sqlite3 *db;
+
+		(void)state;
+		begin(&w, 1024);
+		for (int i = 0; i < 5; i++)
+			transfer(&w);
+		r = opened(&w);
+		commit_all(&w, r, 1);
+		assert_true(has_sides(&w));
+		assert_int_equal(replica_release(r, format), 0);
+		assert_false(has_sides(&w));
+		{
+			AUTO(fd) int fd = open(w.replica, O_RDONLY | O_CLOEXEC);
+			uint8_t now[2];
+
+			assert_int_equal(pread(fd, now, 2, 18), 2);
+			assert_memory_equal(now, format, 2);
+		}
+		db = reader(&w);
+		assert_int_equal(counter(db), w.n);
+		run(db, "INSERT INTO b(v) VALUES (0); PRAGMA integrity_check");
+		sqlite3_close(db);
+		end(&w);
+	}
+}
+
+/* Also by somebody who has done nothing but open it. */
+static void in_use_it_is_not_released(void **state)
+{
+	static const uint8_t format[] = { 1, 1 };
+	struct world w;
+	struct replica *r;
+	sqlite3 *db;
+
+	(void)state;
+	begin(&w, 1024);
+	transfer(&w);
+	r = opened(&w);
+	commit_all(&w, r, 1);
+	db = reader(&w);
+	assert_int_equal(counter(db), w.n);
+	assert_int_equal(replica_release(r, format), -EBUSY);
+	assert_non_null(strstr(error_message(), w.replica));
+	assert_true(has_sides(&w));
+	sqlite3_close(db);
+	r = opened(&w);
+	transfer(&w);
+	commit_all(&w, r, w.n - 1);
+	replica_free(r);
+	end(&w);
+}
+
 static void an_unprotected_file_is_no_replica(void **state)
 {
 	static const uint8_t ordinary[] = { 1, 1 };
@@ -520,11 +597,7 @@ static void an_unprotected_file_is_no_replica(void **state)
 
 	(void)state;
 	begin(&w, 4096);
-	{
-		AUTO(fd) int fd = open(w.replica, O_RDWR | O_CLOEXEC);
-
-		assert_int_equal(replica_unprotect(fd, ordinary), 0);
-	}
+	assert_int_equal(replica_release(opened(&w), ordinary), 0);
 	assert_int_equal(open_replica(&w, &options, &r), -ESTALE);
 	assert_non_null(strstr(error_message(), w.replica));
 	db = reader(&w);
@@ -732,8 +805,10 @@ static const char *const points[] = {
 /* The follower: commits one image after the other, and tells how far it is. */
 static void follow(const struct world *w, volatile unsigned *position)
 {
-	static const struct replica_options small = { .max_frames = 12,
-						      .wait_ms = 20 };
+	static const struct replica_options small = {
+		.max_bytes = FRAMES(12, 512),
+		.wait_ms = 20,
+	};
 	struct replica *r = NULL;
 
 	if (replica_open(AT_FDCWD, w->replica, &small, &r) < 0)
@@ -857,8 +932,9 @@ static void readers_beside_it_see_whole_commits(void **state)
 	}
 	/* A first connection may be recovering the log. */
 	while (open_replica(&w,
-			    &(struct replica_options){ .max_frames = 40,
-						       .wait_ms = 20 }, &r) ==
+			    &(struct replica_options){
+				    .max_bytes = FRAMES(40, 512),
+				    .wait_ms = 20 }, &r) ==
 	       -EAGAIN)
 		usleep(1000);
 	assert_non_null(r);
@@ -892,7 +968,7 @@ static void a_long_log_is_indexed_in_blocks(void **state)
 	transfer(&w);
 	assert_int_equal(
 		open_replica(&w,
-			     &(struct replica_options){ .max_frames = 100000 },
+			     &(struct replica_options){ .max_bytes = 1 << 30 },
 			     &r), 0);
 	knows(r, &w.images[0]);
 	commit_all(&w, r, 1);
@@ -924,6 +1000,8 @@ int main(void)
 		cmocka_unit_test(it_shrinks_and_changes_its_page_size),
 		cmocka_unit_test(another_page_size_waits_for_readers),
 		cmocka_unit_test(nobody_else_writes),
+		cmocka_unit_test(released_it_is_an_ordinary_database),
+		cmocka_unit_test(in_use_it_is_not_released),
 		cmocka_unit_test(an_unprotected_file_is_no_replica),
 		cmocka_unit_test(one_writer_at_a_time),
 		cmocka_unit_test(a_wrong_commit_is_seen_by_nobody),
