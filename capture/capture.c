@@ -453,6 +453,8 @@ int capture_open(const struct capture_config *config, struct capture **ret)
 	init_locks(c);
 	boot_id(c->boot);
 	rc = open_state_dirs(c);
+	if (rc == 0 && c->config.prepare)
+		rc = c->config.prepare(c->config.arg);
 	if (rc == 0)
 		rc = take_clean_mark(c);
 	if (rc == 0)

@@ -60,8 +60,23 @@ struct capture_found {
 	bool behind;
 };
 
+/* A state of a database, as a log has it. */
+struct capture_state {
+	uint64_t txid;
+	uint64_t dbsum;	       /* 0: not known */
+	uint32_t page_size, commit;
+	int64_t timestamp_ms;
+	bool dropped;	       /* the log has ended; what is there is a new one */
+};
+
 struct capture_config {
 	int dirfd; /* the backing directory; stays the caller's */
+
+	/*
+	 * The directory is ours, and not looked at yet: files may be put into
+	 * it.  A failure is capture_open()'s.  NULL: nothing is to be done.
+	 */
+	int (*prepare)(void *arg);
 
 	/*
 	 * May the database be taken up?  True: not yet; it is held, and nothing
@@ -137,6 +152,19 @@ struct capture_config {
  * directory cannot be made.
  */
 int capture_open(const struct capture_config *config, struct capture **ret);
+
+/*
+ * The last TXID sealed of the database at path, by what .litebucket has; 0: it
+ * was never seen here.  For capture_config.prepare.
+ */
+int capture_known(int dirfd, const char *path, uint64_t *ret_txid);
+
+/*
+ * Its log has ended in this drop, and there is no file: what is created under
+ * the name follows it.  For capture_config.prepare.
+ */
+int capture_note_dropped(int dirfd, const char *path,
+			 const struct capture_state *drop);
 
 /*
  * What that process does: let SQLite play back the journal of the database at
@@ -246,15 +274,6 @@ void capture_settle_all(struct capture *c, int64_t until_ms);
  * has them, or what is known of them, made to fit, before it lets go.  One
  * thread per database; they may be on their way at the same time.
  */
-
-/* A state of a database, as a log has it. */
-struct capture_state {
-	uint64_t txid;
-	uint64_t dbsum;	       /* 0: not known */
-	uint32_t page_size, commit;
-	int64_t timestamp_ms;
-	bool dropped;	       /* the log has ended; what is there is a new one */
-};
 
 /*
  * Read the files, WAL included: page_size, commit and dbsum of ret.

@@ -146,6 +146,42 @@ static void state_name(const char *path, char ret[33])
 		       (uint64_t)hash.high64, (uint64_t)hash.low64);
 }
 
+int capture_known(int dirfd, const char *path, uint64_t *ret_txid)
+{
+	char name[33], file[80];
+	struct position position;
+	int rc;
+
+	state_name(path, name);
+	(void)snprintf(file, sizeof(file), ".litebucket/db/%s/position", name);
+	rc = position_load(dirfd, file, &position);
+	*ret_txid = rc == 0 ? position.txid : 0;
+	return rc == -ENOENT ? 0 : rc;
+}
+
+int capture_note_dropped(int dirfd, const char *path,
+			 const struct capture_state *drop)
+{
+	const struct position position = {
+		.txid = drop->txid,
+		.dbsum = drop->dbsum,
+		.known = drop->dbsum,
+		.timestamp_ms = drop->timestamp_ms,
+		.dropped = true,
+	};
+	char name[33], file[80];
+	int rc;
+
+	state_name(path, name);
+	(void)snprintf(file, sizeof(file), ".litebucket/db/%s", name);
+	rc = io_make_durable_dirs(dirfd, file, 0700);
+	(void)snprintf(file, sizeof(file), ".litebucket/db/%s/name", name);
+	if (rc == 0)
+		rc = io_write_atomically(dirfd, file, path, strlen(path));
+	(void)snprintf(file, sizeof(file), ".litebucket/db/%s/position", name);
+	return rc < 0 ? rc : position_store(dirfd, file, &position);
+}
+
 /* A new one must outlive a power loss: what is in it will have been sent. */
 static int name_state(struct db *db, int state_root_fd, const char *directory)
 {

@@ -12,8 +12,8 @@
 extern char **environ;
 
 static const struct verb *const verbs[] = {
-	&cmd_mount,   &cmd_status, &cmd_sync,	 &cmd_follow,
-	&cmd_restore, &cmd_list,   &cmd_history,
+	&cmd_mount,  &cmd_status, &cmd_sync, &cmd_follow,  &cmd_wait,
+	&cmd_unlock, &cmd_restore, &cmd_list, &cmd_history,
 };
 
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))

@@ -31,6 +31,8 @@ extern const struct verb cmd_list;
 extern const struct verb cmd_history;
 extern const struct verb cmd_sync;
 extern const struct verb cmd_status;
+extern const struct verb cmd_wait;
+extern const struct verb cmd_unlock;
 
 /* The whole program: main() is this and nothing else. */
 int cli_main(int argc, char **argv);

@@ -14,6 +14,7 @@
 #include "capture/capture.h"
 #include "cli/bucket_id.h"
 #include "cli/helper.h"
+#include "cli/missing.h"
 #include "cli/outside.h"
 #include "cli/player.h"
 #include "cli/signals.h"
@@ -283,9 +284,13 @@ static int open_uploader(struct node *n)
 
 	name_temp_dir(n);
 	rc = bucket_id_read(n->config.dirfd, id);
+	n->is_new = rc == 0 && !id[0];
 	if (rc == 0)
 		rc = uploader_new(&config, &n->uploader);
-	return rc < 0 ? rc : uploader_check(n->uploader);
+	if (rc == 0)
+		rc = uploader_check(n->uploader);
+	n->silent = rc > 0;
+	return rc < 0 ? rc : 0;
 }
 
 static bool found(void *arg, const struct capture_found *database)
@@ -334,10 +339,31 @@ static int open_decider(struct node *n)
 	return decider_new(&config, &n->decider);
 }
 
+static int prepare(void *arg)
+{
+	struct node *n = arg;
+	const struct missing_config config = {
+		.bucket = n->bucket,
+		.gate = &n->gate,
+		.dirfd = n->config.dirfd,
+		.is_new = n->is_new,
+		.cancel = &n->cancel,
+	};
+
+	/* It has taken its time already. */
+	if (n->silent) {
+		log_warn("which databases the bucket has is not known; what is "
+			 "not in the directory is not restored", NULL);
+		return 0;
+	}
+	return missing_restore(&config);
+}
+
 static int open_capture(struct node *n)
 {
 	const struct capture_config config = {
 		.dirfd = n->config.dirfd,
+		.prepare = prepare,
 		.found = found,
 		.appeared = appeared,
 		.committed = committed,
@@ -463,6 +489,7 @@ void node_stop(struct node *n)
 	if (!atomic_exchange(&n->stopping, true))
 		atomic_store(&n->stop_at_ms,
 			     clock_monotonic_ms() + n->config.stop_timeout_ms);
+	n->cancel = 1;
 	if (n->mount)
 		mount_stop(n->mount);
 }

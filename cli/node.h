@@ -13,12 +13,14 @@
  *
  *	node_init -> node_open -> node_serve (until stopped) -> node_close
  *
- * The way up: bucket, uploader, capture, then the databases that capture found
- * are given to the uploader, then the mount.  The way down is the reverse:
+ * The way up: bucket, uploader, capture, which first has the databases restored
+ * that only the bucket has; then those that it found are given to the uploader,
+ * then the mount.  The way down is the reverse:
  * nothing is written any more, so everything can be sealed; what is sealed is
  * sent while time lasts; and what was not sent waits in the spool.
  */
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -70,6 +72,7 @@ struct node {
 	atomic_int_least64_t
 		clock_offset_ms; /* the bucket's clock minus ours */
 	atomic_bool stopping;
+	volatile sig_atomic_t cancel; /* the same, for a restore */
 	atomic_int_least64_t stop_at_ms; /* monotonic; while stopping */
 	atomic_uint syncs;		 /* that are waiting */
 
@@ -82,6 +85,8 @@ struct node {
 	struct outside *outside;
 	struct decider *decider;
 	size_t n_found; /* databases at the start */
+	bool is_new;	/* the directory was never joined to a bucket */
+	bool silent;	/* the bucket did not answer at the start */
 	char temp_dir[64]; /* on the databases' own disk */
 
 	pthread_mutex_t lock; /* guards all below; held for calls that only wake somebody */

@@ -113,7 +113,7 @@ invalid:
 			 "'%s' is no size; write it like 64MiB or 10GiB", text);
 }
 
-static int parse_txid(const char *text, void *dest)
+int options_parse_txid(const char *text, uint64_t *ret)
 {
 	size_t length = strspn(text, "0123456789abcdefABCDEF");
 	uint64_t txid;
@@ -123,13 +123,18 @@ static int parse_txid(const char *text, void *dest)
 	txid = strtoull(text, NULL, 16);
 	if (txid == 0)
 		goto invalid;
-	*(uint64_t *)dest = txid;
+	*ret = txid;
 	return 0;
 invalid:
 	return error_set(-ERR_USAGE,
 			 "'%s' is no TXID; write it as 1 to 16 hex digits, "
 			 "like 000000000000002a",
 			 text);
+}
+
+static int parse_txid(const char *text, void *dest)
+{
+	return options_parse_txid(text, dest);
 }
 
 /* 0 means "not given", so the first millisecond of 1970 becomes the second. */
@@ -168,6 +173,20 @@ static int parse_offset(const char *text, void *dest)
 	return 0;
 }
 
+static int parse_mode(const char *text, void *dest)
+{
+	size_t length = strspn(text, "01234567");
+	unsigned long mode = strtoul(text, NULL, 8);
+
+	if (length == 0 || length > 4 || text[length] || mode == 0 ||
+	    mode > 0777)
+		return error_set(-ERR_USAGE,
+				 "'%s' is no mode of a file; write it in "
+				 "octal, like 0644", text);
+	*(unsigned *)dest = (unsigned)mode;
+	return 0;
+}
+
 static int parse_level(const char *text, void *dest)
 {
 	return log_parse_level(text, dest);
@@ -182,6 +201,7 @@ static int (*const parsers[])(const char *text, void *dest) = {
 	[OPTION_TXID] = parse_txid,
 	[OPTION_TIME] = parse_time,
 	[OPTION_FD] = parse_fd,
+	[OPTION_MODE] = parse_mode,
 	[OPTION_LEVEL] = parse_level,
 	[OPTION_OFFSET] = parse_offset,
 	[OPTION_LIST] = parse_list,

@@ -27,6 +27,7 @@
  */
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 enum option_kind {
@@ -39,6 +40,7 @@ enum option_kind {
 	OPTION_TIME,	 /* int64_t, wall clock; 0 when not given */
 	OPTION_FD,	 /* int, an open descriptor; -1 when not given */
 	OPTION_OFFSET,	 /* uint64_t, decimal or 0x and hex digits */
+	OPTION_MODE,	 /* unsigned, octal: permissions of a file, not 0 */
 	OPTION_LEVEL,	 /* enum log_level */
 	OPTION_LIST,	 /* struct option_list; each time it is said one more */
 };
@@ -75,6 +77,9 @@ struct option {
 #define OPTION_JSON(type)                                       \
 	OPTION(type, json, .name = "json", .kind = OPTION_FLAG, \
 	       .help = "print one JSON document")
+
+/* A TXID as OPTION_TXID takes it, where it is an operand. */
+int options_parse_txid(const char *text, uint64_t *ret);
 
 struct verb {
 	const char *name;

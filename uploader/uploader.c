@@ -118,7 +118,7 @@ int uploader_check(struct uploader *u)
 	if (rc < 0 && bucket_transient(rc)) {
 		log_warn("bucket does not answer", "error=%s",
 			 log_quote(error_message()));
-		return 0;
+		return 1;
 	}
 	return rc;
 }

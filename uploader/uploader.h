@@ -105,7 +105,7 @@ int uploader_new(const struct uploader_config *config, struct uploader **ret);
 /*
  * Is this a bucket that can be written to?  For the start, so that a typing
  * error is seen at once.  A bucket that does not answer is none: that is
- * logged, and 0.
+ * logged, and 1.
  *
  * -EOPNOTSUPP: the store ignores conditions, so two writers could overwrite
  * each other, or what is there is of a newer format; nothing is ever sent to

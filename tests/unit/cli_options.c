@@ -24,6 +24,8 @@ struct settings {
 	int64_t time_ms;
 	int fd;
 	enum log_level level;
+	unsigned mode;
+	struct option_list names;
 	bool danger;
 };
 
@@ -47,6 +49,10 @@ static const struct option table[] = {
 	       .value = "N", .help = "a descriptor"),
 	OPTION(struct settings, level, .name = "level", .kind = OPTION_LEVEL,
 	       .value = "LEVEL", .fallback = "info", .help = "a level"),
+	OPTION(struct settings, mode, .name = "mode", .kind = OPTION_MODE,
+	       .value = "MODE", .fallback = "0600", .help = "a mode"),
+	OPTION(struct settings, names, .name = "name", .kind = OPTION_LIST,
+	       .value = "NAME", .help = "names"),
 	OPTION(struct settings, danger, .name = "danger", .kind = OPTION_FLAG,
 	       .typed = true, .help = "a danger"),
 	{0},
@@ -98,13 +104,15 @@ static void what_is_not_given_has_its_default(void **state)
 	assert_int_equal(settings.time_ms, 0);
 	assert_int_equal(settings.fd, -1);
 	assert_int_equal(settings.level, LOG_INFO);
+	assert_int_equal(settings.mode, 0600);
+	assert_int_equal(settings.names.n, 0);
 }
 
 static void every_kind_takes_its_value(void **state)
 {
 	assert_int_equal(parse("--flag --out-put f --pause 20ms --count 3 "
 			       "--txid 2A --time 2006-01-02T15:04:05Z --fd 1 "
-			       "--level warn x"),
+			       "--level warn --mode 640 x"),
 			 0);
 	assert_true(settings.flag);
 	assert_string_equal(settings.text, "f");
@@ -114,6 +122,21 @@ static void every_kind_takes_its_value(void **state)
 	assert_int_equal(settings.time_ms, 1136214245000);
 	assert_int_equal(settings.fd, 1);
 	assert_int_equal(settings.level, LOG_WARN);
+	assert_int_equal(settings.mode, 0640);
+}
+
+static void a_list_has_each_that_was_said(void **state)
+{
+	char line[512] = "x";
+
+	assert_int_equal(parse("--name a x --name=b"), 0);
+	assert_int_equal(settings.names.n, 2);
+	assert_string_equal(settings.names.items[0], "a");
+	assert_string_equal(settings.names.items[1], "b");
+	for (int i = 0; i < 28; i++)
+		strcat(line, " --name=a");
+	assert_int_equal(parse(line), 0);
+	assert_int_equal(settings.names.n, 28);
 }
 
 static void sizes_are_powers_of_1024(void **state)
@@ -213,6 +236,9 @@ static void values_that_make_no_sense_are_refused(void **state)
 	assert_refused("x --time noon", "'noon' is no time");
 	assert_refused("x --fd 999", "descriptor 999 is not open");
 	assert_refused("x --fd one", "'one' is no file descriptor");
+	assert_refused("x --mode 0", "'0' is no mode of a file");
+	assert_refused("x --mode 1777", "'1777' is no mode");
+	assert_refused("x --mode rw", "write it in octal, like 0644");
 	assert_refused("x --level loud", "'loud' is no log level");
 	assert_refused("x --out-put=", "--out-put: the value is empty");
 	assert_refused("x --flag=maybe", "'maybe' is neither true nor false");
@@ -302,8 +328,8 @@ static void slips_of_the_pen_are_recognised(void **state)
 }
 
 static const struct verb *const verbs[] = {
-	&cmd_mount,   &cmd_restore, &cmd_list,
-	&cmd_history, &cmd_sync,    &cmd_status,
+	&cmd_mount, &cmd_follow, &cmd_restore, &cmd_list,   &cmd_history,
+	&cmd_sync,  &cmd_wait,	 &cmd_status,  &cmd_unlock,
 };
 
 static void every_default_of_every_verb_is_a_valid_value(void **state)
@@ -340,6 +366,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_not_given_has_its_default),
 		cmocka_unit_test(every_kind_takes_its_value),
+		cmocka_unit_test(a_list_has_each_that_was_said),
 		cmocka_unit_test(sizes_are_powers_of_1024),
 		cmocka_unit_test(options_may_stand_anywhere),
 		cmocka_unit_test(two_dashes_end_the_options),

@@ -522,7 +522,7 @@ static void whose_it_is_can_turn_out_later(void **state)
 	put_line(OTHER_ID, NULL, 0);
 	net()->fail = -ECONNREFUSED;
 	start_as("00112233445566778899aabbccddeeff");
-	assert_int_equal(uploader_check(h.u), 0);
+	assert_int_equal(uploader_check(h.u), 1);
 	db = add_new("a");
 	commit(db);
 	EVENTUALLY(status_of(db).state == UPLOADER_RETRYING);
