@@ -7,23 +7,14 @@ Takes turns between both, several rounds, and keeps the best of each, so that
 other work on the machine distorts a figure less than it would a single run.
 Needs build/release (or LITEBUCKET), root, and for the S3 rows radosgw.
 """
-import argparse
-import os
 import pathlib
 import random
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 import sqlite3
+import statistics
+import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-os.environ.setdefault("LITEBUCKET", str(ROOT / "build" / "release" / "litebucket"))
-sys.dont_write_bytecode = True
-sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "lib")]
-
-import harness  # noqa: E402
+from common import (COMMITS, ROUNDS, Gateway, compile_bench, file_bucket, harness, in_bucket, parser,
+                    percentile, s3_bucket, workplace)
 
 RATES = [
     ("commits, WAL, synchronous=NORMAL", "wal", "normal", "commits"),
@@ -32,14 +23,6 @@ RATES = [
     ("point reads, WAL", "wal", "normal", "reads"),
     ("point reads, DELETE", "delete", "full", "reads"),
 ]
-ROUNDS = 3
-COMMITS = 60
-
-
-def compile_bench(work):
-    program = work / "bench"
-    harness.run("cc", "-std=gnu17", "-O2", "-o", program, ROOT / "tests/bench/bench.c", "-lsqlite3")
-    return program
 
 
 def rate(program, directory, journal, synchronous, what, seconds):
@@ -51,10 +34,8 @@ def measure_rates(program, work, seconds):
     """[(name, bare, mounted)] in operations per second."""
     bare = work / "bare"
     bare.mkdir()
-    bucket_directory = work / "bucket"
-    bucket_directory.mkdir()
     rows = []
-    with harness.Mount(harness.FileBucket(bucket_directory), work / "mounted", work / "rates.log",
+    with harness.Mount(file_bucket(work, "bucket"), work / "mounted", work / "rates.log",
                        limit_seconds=3600) as mounted:
         for name, *case in RATES:
             best = {bare: 0.0, mounted: 0.0}
@@ -66,7 +47,7 @@ def measure_rates(program, work, seconds):
     return rows
 
 
-def latencies(bucket, exists, work, interval):
+def latencies(bucket, work, interval):
     """Milliseconds from the return of COMMIT to the object, for single commits."""
     found = []
     name = f"latency-{bucket.name}-{interval}"
@@ -82,53 +63,11 @@ def latencies(bucket, exists, work, interval):
             connection.execute("INSERT INTO t VALUES (randomblob(100))")
             begin = time.monotonic()
             txid += 1
-            while not exists(f"{txid:016x}-{txid:016x}.ltx"):
+            while not in_bucket(bucket, "app.db", txid):
                 assert time.monotonic() - begin < 30, mounted.log_text()
             found.append((time.monotonic() - begin) * 1000)
         connection.close()
     return sorted(found)
-
-
-def file_latencies(work, interval):
-    directory = work / f"bucket-{interval}"
-    directory.mkdir()
-    slots = directory / "app.db" / "ltx" / "0"
-    return latencies(harness.FileBucket(directory), lambda name: (slots / name).exists(), work,
-                     interval)
-
-
-def s3_latencies(endpoint, work, interval):
-    import s3
-
-    bucket = harness.S3Bucket(endpoint, f"bench-{os.getpid()}-{interval}")
-
-    def exists(name):
-        try:
-            bucket.client.head(f"{bucket.PREFIX}/app.db/0000/{name}")
-            return True
-        except s3.S3Error as error:
-            if error.status != 404:
-                raise
-            return False
-
-    return latencies(bucket, exists, work, interval)
-
-
-class Gateway:
-    """A radosgw of our own, or None where there is none."""
-
-    def __init__(self, work):
-        self.directory = work / "rgw"
-
-    def __enter__(self):
-        port = harness.run(ROOT / "tests/lib/free_port.py").stdout.strip()
-        started = subprocess.run([ROOT / "tests/lib/rgw.sh", self.directory, port],
-                                 stdout=subprocess.PIPE, text=True)
-        return started.stdout.strip() if started.returncode == 0 else None
-
-    def __exit__(self, *_):
-        if (self.directory / "ceph.conf").exists():
-            subprocess.run([ROOT / "tests/lib/rgw.sh", "--stop", self.directory], check=True)
 
 
 def print_rates(rows):
@@ -143,23 +82,26 @@ def print_latencies(rows):
     print("| commit to object, ms | upload interval | p50 | p99 |")
     print("|---|--:|--:|--:|")
     for name, interval, found in rows:
-        p99 = found[min(len(found) - 1, int(len(found) * 0.99))]
-        print(f"| {name} | {interval} | {statistics.median(found):,.0f} | {p99:,.0f} |")
+        print(f"| {name} | {interval} | {statistics.median(found):,.0f} | "
+              f"{percentile(found, 0.99):,.0f} |")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seconds", type=float, default=3, help="for each figure and round (3)")
-    parser.add_argument("--directory", help="where to work: a file system on a real disk")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="litebucket-bench.", dir=options.directory) as name:
+    options_parser = parser(__doc__)
+    options_parser.add_argument("--seconds", type=float, default=3,
+                                help="for each figure and round (3)")
+    options = options_parser.parse_args()
+    with workplace(options) as name:
         work = pathlib.Path(name).resolve()
         print_rates(measure_rates(compile_bench(work), work, options.seconds))
-        rows = [("file://", interval, file_latencies(work, interval)) for interval in ("0", "1s")]
+        rows = []
+        for interval in ("0", "1s"):
+            found = latencies(file_bucket(work, f"bucket-{interval}"), work, interval)
+            rows.append(("file://", interval, found))
         with Gateway(work) as endpoint:
-            if endpoint:
-                rows += [("S3 (radosgw, loopback)", interval, s3_latencies(endpoint, work, interval))
-                         for interval in ("0", "1s")]
+            for interval in ("0", "1s") if endpoint else ():
+                found = latencies(s3_bucket(endpoint, interval), work, interval)
+                rows.append(("S3 (radosgw, loopback)", interval, found))
         print_latencies(rows)
 
 

@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.parse
 
 import pytest
@@ -81,6 +82,14 @@ def work(tmp_path):
         subprocess.run(["umount", "-l", point], check=True)
     shutil.rmtree(tmp_path, ignore_errors=True)
     assert not left, f"the test left mounts behind: {left}"
+
+
+@pytest.fixture
+def anywhere():
+    """A directory that every user reaches; pytest's own are its user's."""
+    with tempfile.TemporaryDirectory(prefix="litebucket-") as directory:
+        os.chmod(directory, 0o755)
+        yield pathlib.Path(directory)
 
 
 @pytest.fixture(scope="session")
@@ -191,6 +200,19 @@ def c_client(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def c_reader(tmp_path_factory):
+    """tests/lib/reader.c, compiled without sanitizers: an ordinary program."""
+    program = tmp_path_factory.mktemp("reader") / "reader"
+    harness.run("cc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program,
+                harness.ROOT / "tests" / "lib" / "reader.c", "-lsqlite3")
+    # Another user runs it, too.
+    for directory in (program.parent, *program.parents):
+        if str(directory).startswith("/tmp/"):
+            directory.chmod(0o711)
+    return program
+
+
+@pytest.fixture(scope="session")
 def faultfs(tmp_path_factory):
     """tests/lib/faultfs.c, compiled: a file system that fails on demand."""
     program = tmp_path_factory.mktemp("faultfs") / "faultfs"
@@ -213,6 +235,20 @@ def disk(faultfs, work):
     yield make
     for each in made:
         each.end()
+
+
+@pytest.fixture
+def lossy(faultfs, work):
+    """lossy(*options): a disk that loses power; LazyFS if TEST_LAZYFS names it."""
+    made = []
+
+    def make(*options):
+        made.append(faults.make_disk(faultfs, work, *options))
+        return made[-1]
+
+    yield make
+    for disk in made:
+        disk.end()
 
 
 @pytest.fixture(scope="session")

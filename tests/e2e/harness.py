@@ -3,15 +3,19 @@
 Everything here runs real processes; nothing is simulated.  Paths are absolute
 and below a test's own temporary directory.
 """
+import atexit
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import re
 import select
+import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -26,6 +30,17 @@ SANITIZER = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtim
 
 # No single step of a test takes this long, whatever machine it is.
 STEP_SECONDS = 120
+
+
+@functools.cache
+def reachable(program):
+    """A copy that every user can run: ours may be in somebody's home."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="litebucket-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    directory.chmod(0o755)
+    copy = pathlib.Path(shutil.copy(program, directory))
+    copy.chmod(0o755)
+    return copy
 
 
 def has_capability(number):
@@ -150,7 +165,9 @@ class FileBucket:
         return (self.directory / key).read_bytes()
 
     def write(self, key, data):
-        (self.directory / key).write_bytes(data)
+        path = self.directory / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
     def remove(self, key):
         (self.directory / key).unlink()

@@ -46,6 +46,19 @@ def kept(mount):
     return json.loads(litebucket("status", "--json", mount.point).stdout)["aside"]
 
 
+def take_away(bucket):
+    """What another writer puts there only after the next start has looked."""
+    content = {key: bucket.read(key) for key in bucket.keys()}
+    for key in content:
+        bucket.remove(key)
+    return content
+
+
+def put_back(bucket, content):
+    for key, value in content.items():
+        bucket.write(key, value)
+
+
 def states(bucket, name, work):
     """Each TXID in the bucket with the rows of its restore."""
     found = {}
@@ -191,11 +204,13 @@ def test_a_name_that_the_bucket_has_and_that_appears_while_mounted_says_so(bucke
         last = sync(data / "app.db")
     before = objects(bucket)
     restore(bucket, "same.db", work / "same.db")
+    content = take_away(bucket)
     with mount(bucket, name="second") as data:
+        put_back(bucket, content)
         commit(data / "app.db", 42)
         shutil.copy(work / "same.db", data / "same.db")
         error = in_conflict(data, "app.db")
-        for part in (bucket.url[:60], "'app.db' already", last, "Restore before", "--adopt"):
+        for part in (bucket.url[:60], "'app.db' already", last, "Use another name", "--adopt"):
             assert part in error
         in_conflict(data, "same.db")
         assert data.stop() == 1
@@ -345,8 +360,9 @@ def test_what_was_committed_while_the_bucket_was_away_is_decided_at_the_next_sta
         commit(data / "app.db", 1)
         sync(data / "app.db")
     before = objects(file_bucket)
+    content = take_away(file_bucket)
     with mount(file_bucket, name="second") as data:
-        # Nobody looked, because it was no database of the start.
+        put_back(file_bucket, content)
         commit(data / "app.db", 2)
         data.wait_for_log("the next start compares")
         assert status(data, "app.db")["state"] == "conflict"

@@ -16,7 +16,7 @@ import harness
 from harness import LITEBUCKET, assert_same_bytes, copy_at_rest, litebucket, run, sync
 
 OK, FAILED, USAGE, NOT_FOUND = 0, 1, 2, 3
-VERBS = ["mount", "status", "sync", "follow", "restore", "list", "history"]
+VERBS = ["mount", "status", "sync", "follow", "wait", "unlock", "restore", "list", "history"]
 MAN = harness.ROOT / "docs" / "litebucket.1"
 
 
@@ -269,6 +269,10 @@ def test_documents_have_the_names_that_the_man_page_promises(example, file_bucke
     documents = {
         "sync": ["sync", database], "status": ["status", data.point], "list": ["list", file_bucket.url],
         "history": ["history", url], "restore": ["restore", "-o", work / "restored", url]}
+    replica = work / "replica" / "sub dir" / "my app.db"
+    litebucket("follow", "--once", file_bucket.url, work / "replica")
+    documents["wait"] = ["wait", replica, "1"]
+    documents["unlock"] = ["unlock", replica]
     for verb, command in documents.items():
         document = json.loads(litebucket(*command, "--json").stdout)
         assert document["version"] == 1

@@ -51,10 +51,14 @@ ELSEWHERE = dict.fromkeys(
      "adopt-pages", "adopt-position"),
     "test_adopt.py: test_killed_while_it_rolls_forward_it_is_old_or_new",
 ) | dict.fromkeys(
+    ("missing-fetched", "missing-placed"),
+    "test_missing.py: test_killed_while_it_restores_the_next_start_does_it",
+) | dict.fromkeys(
     ("room-merged", "room-cut", "room-superseded", "room-pages", "room-position"),
     "test_spool_bound.py")
-# Points that no mount passes: tests/unit/sqlite_replica.c and restorer_follow.c kill there.
-REPLICAS = ("replica-", "follow-")
+# Points that no mount passes: tests/unit/sqlite_replica.c, restorer_follow.c and
+# test_follow_tools.py kill there.
+REPLICAS = ("replica-", "follow-", "unlock-")
 
 
 def named_points():

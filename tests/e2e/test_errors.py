@@ -518,7 +518,7 @@ def test_a_directory_is_mounted_once(file_bucket, mount, work):
 def test_sync_and_status_outside_a_mount(work):
     (work / "plain.db").write_bytes(b"")
     refused(NOT_FOUND, "not inside a litebucket mount", "sync", work / "plain.db")
-    refused(NOT_FOUND, "not inside a litebucket mount", "status", work)
+    refused(NOT_FOUND, "neither inside a litebucket mount nor a follower's", "status", work)
     refused(NOT_FOUND, "nowhere", "sync", work / "nowhere")
 
 

@@ -1,99 +1,13 @@
 """Replicas that follow a bucket, read by programs that know nothing of it."""
-import os
-import pathlib
 import re
-import select
-import signal
-import sqlite3
+import shutil
 import subprocess
+import sys
 
 import pytest
 
-import harness
-from harness import assert_intact, copy_at_rest, eventually, litebucket, sync
-
-ENOUGH_SECONDS = 60
-
-
-class Follower:
-    """A running `litebucket follow`; leaving the block stops it in order."""
-
-    def __init__(self, bucket, directory, log, *options):
-        self.bucket = bucket
-        self.directory = pathlib.Path(directory)
-        self.log = pathlib.Path(log)
-        self.options = options
-        self.process = None
-
-    def __truediv__(self, name):
-        return self.directory / name
-
-    def start(self):
-        parent, child = os.pipe()
-        try:
-            with open(self.log, "ab") as log:
-                self.process = subprocess.Popen(
-                    [harness.LITEBUCKET, "follow", "--ready-fd", str(child), "--interval", "10ms",
-                     *self.options, self.bucket.url, self.directory],
-                    env=self.bucket.environment(), pass_fds=[child], stdin=subprocess.DEVNULL,
-                    stdout=log, stderr=log)
-            os.close(child)
-            child = -1
-            assert select.select([parent], [], [], ENOUGH_SECONDS)[0], "it is never up to date"
-            assert os.read(parent, 10) == b"ready\n", self.log.read_text()
-        finally:
-            os.close(parent)
-            if child >= 0:
-                os.close(child)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(ENOUGH_SECONDS)
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, kind, *_):
-        status = self.stop() if self.process.poll() is None else self.process.returncode
-        if kind is None:
-            text = self.log.read_text()
-            assert status == 0, text
-            assert not harness.SANITIZER.search(text), text
-
-
-def connect(path):
-    return sqlite3.connect(path, isolation_level=None, timeout=10)
-
-
-def count(path):
-    connection = connect(f"{path}")
-    try:
-        return connection.execute("SELECT count(*) FROM t").fetchone()[0]
-    except sqlite3.OperationalError as error:
-        # Not there yet; an empty file that we made ourselves must not stay.
-        assert re.search("no such table|unable to open", str(error)), error
-        return -1
-    finally:
-        connection.close()
-
-
-def wait_count(path, number):
-    eventually(lambda: path.exists() and count(path) == number, ENOUGH_SECONDS,
-               f"{path.name} never has {number} rows")
-
-
-def assert_same_state(replica, original, work):
-    """Page for page; of the header, what protects a replica aside."""
-    actual = bytearray(copy_at_rest(replica, work / "copy-of-replica").read_bytes())
-    expected = copy_at_rest(original, work / "copy-of-original").read_bytes()
-    assert actual[18:20] == b"\x03\x02"
-    actual[18:20] = expected[18:20]
-    assert bytes(actual) == expected
+from following import ENOUGH_SECONDS, NOBODY, Follower, assert_same_state, connect, count, wait_count
+from harness import assert_intact, eventually, litebucket, sync
 
 
 def test_a_follower_has_what_the_mount_commits(bucket, mount, work):
@@ -163,28 +77,49 @@ def test_killed_and_started_again_it_goes_on(file_bucket, mount, work, soak):
         assert_same_state(work / "replica" / "app.db", data / "app.db", work)
 
 
+PYTHON = """
+import sqlite3, sys
+try:
+    sqlite3.connect(sys.argv[1], isolation_level=None).execute(sys.argv[2])
+except sqlite3.OperationalError as error:
+    sys.exit(str(error))
+"""
+
+
+def run_as(user, *command):
+    return subprocess.run([str(part) for part in command], user=user, capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=ENOUGH_SECONDS, check=False)
+
+
 @pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
-def test_nobody_writes_a_replica(file_bucket, mount, work, alive):
+@pytest.mark.parametrize("user", [0, NOBODY], ids=["owner", "reader"])
+def test_nobody_writes_a_replica(file_bucket, mount, work, anywhere, c_client, user, alive):
     with mount(file_bucket, "--upload-interval", "5ms") as data:
-        connect(data / "app.db").execute("CREATE TABLE t(x)")
+        connect(data / "app.db").execute("CREATE TABLE t(id INTEGER PRIMARY KEY, n, body)")
         sync(data / "app.db")
-    replica = Follower(file_bucket, work / "replica", work / "follow.log")
+    # Another user runs it, too.
+    client = anywhere / "client"
+    shutil.copy(c_client, client)
+    replica = Follower(file_bucket, anywhere / "replica", work / "follow.log", "--file-mode", "0644")
     with replica:
         if not alive:
-            replica.stop()
+            replica.kill()
         database = replica / "app.db"
-        for statement in ("INSERT INTO t VALUES (1)", "CREATE TABLE u(y)", "VACUUM",
+        for statement in ("INSERT INTO t(n) VALUES (1)", "CREATE TABLE u(y)", "VACUUM",
                           "PRAGMA user_version = 3"):
-            with pytest.raises(sqlite3.OperationalError, match="attempt to write a readonly"):
-                connect(database).execute(statement)
-            shell = subprocess.run(["sqlite3", database, statement], capture_output=True, text=True,
-                                   stdin=subprocess.DEVNULL, timeout=ENOUGH_SECONDS, check=False)
-            assert "attempt to write a readonly database" in shell.stderr, shell
-        connection = connect(database)
-        assert connection.execute("PRAGMA journal_mode = wal").fetchone()[0] == "wal"
-        connection.execute("CREATE TABLE IF NOT EXISTS t(x)")
-        assert connection.execute("SELECT count(*) FROM t").fetchone()[0] == 0
-        connection.close()
+            for command in ((sys.executable, "-c", PYTHON, database, statement),
+                            ("sqlite3", database, statement)):
+                result = run_as(user, *command)
+                assert "attempt to write a readonly database" in result.stderr, result
+        result = run_as(user, client, database, "wal,full", "rows", "1")
+        assert "attempt to write a readonly database" in result.stderr, result
+        for statement, answer in (("PRAGMA journal_mode = wal", "wal\n"),
+                                  ("CREATE TABLE IF NOT EXISTS t(x)", ""),
+                                  ("SELECT count(*) FROM t", "0\n")):
+            result = run_as(user, "sqlite3", database, statement)
+            assert (result.returncode, result.stdout, result.stderr) == (0, answer, ""), result
+        if not alive:
+            replica.start()
 
 
 def test_once_brings_up_to_date_and_ends(bucket, mount, work):

@@ -23,20 +23,6 @@ MODES = [
 ]
 
 
-@pytest.fixture
-def lossy(faultfs, work):
-    """lossy(*options): a disk that loses power; LazyFS if TEST_LAZYFS names it."""
-    made = []
-
-    def make(*options):
-        made.append(faults.make_disk(faultfs, work, *options))
-        return made[-1]
-
-    yield make
-    for disk in made:
-        disk.end()
-
-
 def power_loss(data, writer, disk, percent):
     """Everything ends at once, in some order; returns what was committed, and what was lost.
 

@@ -289,6 +289,7 @@ def test_a_drop_beside_a_writer_leaves_a_sound_log(node, journal):
     writer = subprocess.Popen([sys.executable, "-c", script, told.path])
     try:
         for _ in range(15):
+            eventually(lambda: os.path.exists(told.path), 60, "nobody writes")
             time.sleep(0.15)
             # As people do it: not at once, and not in the best order.
             for suffix in ("", "-wal", "-shm", "-journal"):

@@ -5,6 +5,9 @@
 #	check	the other compiler, unit tests, and what the scripts use
 #	s3	a single-node Ceph with its S3 gateway, from Debian's own packages
 #	sqlite	what SQLite's own tests are built with
+#	model	what the model of the protocol (docs/model) is checked with
+#	docker	a docker engine
+#	compose	what is made and started with one
 #
 # Debian 12 and 13.  Needs root only if something is missing.
 set -euo pipefail
@@ -21,6 +24,12 @@ check=(
 )
 s3=(radosgw ceph-mon ceph-osd ceph-common)
 sqlite=(dpkg-dev make gcc libc6-dev tcl8.6 tcl8.6-dev libreadline-dev zlib1g-dev)
+model=(spin gcc libc6-dev)
+docker=(docker.io)
+# From Debian 13 on its client is a package of its own.
+[ "$(. /etc/os-release && echo "${VERSION_ID:-0}")" = 12 ] || docker+=(docker-cli)
+compose=(debootstrap)
+docker compose version >/dev/null 2>&1 || compose+=(docker-compose)
 
 wanted=()
 for purpose in "$@"; do
@@ -29,6 +38,9 @@ for purpose in "$@"; do
 	check) wanted+=("${check[@]}") ;;
 	s3) wanted+=("${s3[@]}") ;;
 	sqlite) wanted+=("${sqlite[@]}") ;;
+	model) wanted+=("${model[@]}") ;;
+	docker) wanted+=("${docker[@]}") ;;
+	compose) wanted+=("${compose[@]}") ;;
 	*) echo "install.sh: unknown purpose '$purpose'" >&2; exit 2 ;;
 	esac
 done
