@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/cond.h"
 #include "base/error.h"
+#include "base/fail.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "cli/helper_wire.h"
@@ -42,10 +43,10 @@ struct helper {
 	uint64_t number;       /* of the last request; guarded by calls */
 
 	pthread_mutex_t state;
-	pthread_cond_t changed; /* stopping, or a process went */
+	pthread_cond_t changed; /* stopping, or a process came or went */
 
 	/* Guarded by state. */
-	int fd;	   /* our end; -1: no process is there */
+	int fd;	   /* our end; -1: no process is there (yet) */
 	pid_t pid; /* not reaped yet; 0: none */
 	bool stopping;
 };
@@ -110,6 +111,7 @@ static int start(struct helper *h)
 	h->pid = pid;
 	if (h->stopping)
 		(void)shutdown(h->fd, SHUT_RDWR);
+	(void)pthread_cond_broadcast(&h->changed);
 	return 0;
 }
 
@@ -155,6 +157,7 @@ static void *keep(void *arg)
 	struct helper *h = arg;
 
 	do {
+		SLOWPOINT("helper-due");
 		if (start(h) < 0) {
 			log_warn("no helper; what needs one has to do without",
 				 "error=%s", log_quote(error_message()));
@@ -215,15 +218,22 @@ static int receive(int fd, uint64_t number, int64_t until_ms,
 	}
 }
 
+/* The first process may not be there yet, nor the next; negative: nor in time. */
+static int wait_for_process(struct helper *h, int64_t until_ms)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&h->state);
+
+	while (!h->stopping && h->fd < 0 && clock_monotonic_ms() < until_ms)
+		(void)cond_wait_until(&h->changed, &h->state, until_ms);
+	return h->stopping ? -1 : h->fd;
+}
+
 /* Calls held.  The socket is closed by nobody meanwhile. */
 static int exchange(struct helper *h, struct helper_request *request,
 		    int64_t until_ms, struct helper_reply *ret)
 {
-	int fd;
+	int fd = wait_for_process(h, until_ms);
 
-	(void)pthread_mutex_lock(&h->state);
-	fd = h->stopping ? -1 : h->fd;
-	(void)pthread_mutex_unlock(&h->state);
 	request->number = ++h->number;
 	if (fd < 0 || send(fd, request, sizeof(*request),
 			   MSG_NOSIGNAL | MSG_DONTWAIT) < 0)

@@ -189,6 +189,8 @@ def test_a_commit_over_two_databases_is_whole_after_a_crash(file_bucket, mount, 
         journals = {"one.db-journal", "two.db-journal"}
         assert journals <= set(os.listdir(data.point))
         data.kill()
+        # The helper that plays them back may be there only after the mount is.
+        data.environment["LITEBUCKET_SLOWPOINT"] = "helper-due:1000"
         data.start()
         eventually(lambda: not [name for name in os.listdir(data.point) if "journal" in name
                                 or "-mj" in name], 60,
