@@ -294,6 +294,24 @@ uint64_t catalog_epoch(const struct catalog *c)
 	return number_of(c->root, "epoch", UINT32_MAX);
 }
 
+int catalog_set_epoch(struct catalog *c, uint64_t epoch)
+{
+	uint64_t before = catalog_epoch(c);
+
+	if (epoch > UINT32_MAX)
+		return error_set(-EINVAL, "%" PRIu64 " is no epoch", epoch);
+	if (epoch < before)
+		return error_set(-EINVAL, CATALOG_KEY " is of epoch %" PRIu64
+				 ", and cannot become one of epoch %" PRIu64,
+				 before, epoch);
+	if (epoch == before)
+		return 0;
+	if (json_object_set_new(c->root, "epoch",
+				json_integer((json_int_t)epoch)) < 0)
+		return out_of_memory();
+	return 1;
+}
+
 size_t catalog_count(const struct catalog *c)
 {
 	return json_object_size(c->databases);

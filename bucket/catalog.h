@@ -89,6 +89,13 @@ const char *catalog_id(const struct catalog *c);
 uint64_t catalog_epoch(const struct catalog *c);
 size_t catalog_count(const struct catalog *c);
 
+/*
+ * Make it one of this epoch.  Returns 1, or 0 if it is already.  -EINVAL: the
+ * epoch is lower than the one that it has, or none that one can have (1 up to
+ * UINT32_MAX); nothing is changed.
+ */
+int catalog_set_epoch(struct catalog *c, uint64_t epoch);
+
 /* The line of a database, by its DB part of keys; false: there is none. */
 bool catalog_find(const struct catalog *c, const char *db,
 		  struct catalog_entry *ret);

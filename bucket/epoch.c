@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "bucket/archive.h"
 #include "bucket/catalog.h"
 #include "ltx/header.h"
@@ -44,7 +45,12 @@ static int look_at_log(const char *db, void *arg)
 		rc = archive_get_header(s->bucket, db, &slot, &header);
 	if (rc == 0 && is_ours(&header))
 		note(s, header.node_id >> 32);
-	return rc;
+	/* Whoever goes on behind it will find that out; the others can. */
+	if (rc != -ERR_CORRUPT)
+		return rc;
+	log_warn("the epoch of a damaged log is not known", "db=%s error=%s",
+		 log_quote(db), log_quote(error_message()));
+	return 0;
 }
 
 /* It can be gone or damaged without keeping anybody from writing (D3). */

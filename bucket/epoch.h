@@ -23,11 +23,10 @@ struct bucket;
 
 /*
  * The greatest one, or 0: for lease_take().  Costs a request for the catalog,
- * and for each database some tens at most.  Other programs' slots, and a
- * damaged catalog, tell none.
+ * and for each database some tens at most.  Other programs' slots, a damaged
+ * catalog, and a log whose last slot is damaged, which is logged, tell none.
  *
- * -EOPNOTSUPP: the bucket has a newer format.  -ERR_CORRUPT: a log's last slot
- * is damaged; the sentence names it.  Or the store's error.
+ * -EOPNOTSUPP: the bucket has a newer format.  Or the store's error.
  */
 int epoch_greatest(struct bucket *b, uint64_t *ret);
 

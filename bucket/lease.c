@@ -20,6 +20,7 @@ struct lease {
 	struct bucket *bucket;
 	char owner[LEASE_OWNER_SIZE], url[LEASE_URL_SIZE];
 	int64_t ttl_ms;
+	char formers[LEASE_FORMERS][LEASE_HOLDER_SIZE];
 	char holder[LEASE_HOLDER_SIZE]; /* of this life */
 
 	/* The last record that was read or confirmed. */
@@ -27,6 +28,7 @@ struct lease {
 	char etag[BUCKET_ETAG_SIZE];
 	bool held;	/* it is this life's */
 	bool inherited; /* and came from who had closed every log */
+	char before[LEASE_HOLDER_SIZE]; /* from whom */
 	int64_t safe_until_ms;
 	uint64_t serial; /* the last one sent */
 
@@ -59,9 +61,15 @@ int lease_new(const struct lease_config *config, struct lease **ret)
 	l->ttl_ms = config->ttl_ms ? config->ttl_ms : LEASE_TTL_MS;
 	copy_text(l->owner, sizeof(l->owner), config->owner);
 	copy_text(l->url, sizeof(l->url), config->url ? config->url : "");
+	memcpy(l->formers, config->formers, sizeof(l->formers));
 	lease_holder_make(l->holder);
 	*ret = l;
 	return 0;
+}
+
+const char *lease_holder(const struct lease *l)
+{
+	return l->holder;
 }
 
 void lease_free(struct lease *l)
@@ -74,6 +82,7 @@ static void end_life(struct lease *l)
 {
 	lease_holder_make(l->holder);
 	l->held = l->inherited = false;
+	l->before[0] = '\0';
 	l->safe_until_ms = 0;
 }
 
@@ -84,7 +93,7 @@ static int note_date(struct lease *l, int64_t asked_ms,
 		     const struct bucket_info *info)
 {
 	if (info->date_ms == 0)
-		return error_set(-EOPNOTSUPP,
+		return error_set(-ENODATA,
 				 "the replies of %s have no Date, by which a "
 				 "lease is judged; use another store, or another "
 				 "driver than libs3", l->bucket->url);
@@ -174,6 +183,15 @@ static bool is_free(const struct lease *l)
 	return l->record.released || l->date_ms >= l->record.expires_ms;
 }
 
+static bool is_former(const struct lease *l)
+{
+	for (int i = 0; i < LEASE_FORMERS; i++)
+		if (l->formers[i][0] &&
+		    strcmp(l->record.holder, l->formers[i]) == 0)
+			return true;
+	return false;
+}
+
 /*
  * The record that was read last becomes this one.  1: it did; 0: another came
  * first, which is read by now, or it is not known whether anything did.
@@ -241,10 +259,12 @@ static struct lease_record claim(struct lease *l, uint64_t known_epoch)
 	return next;
 }
 
-static int held_by_other(const struct lease *l)
+int lease_may_take(const struct lease *l)
 {
 	char until[CLOCK_TEXT_SIZE];
 
+	if (is_mine(l) || is_former(l) || is_free(l))
+		return 0;
 	clock_format(l->record.expires_ms, until);
 	return error_set(-EBUSY, "%s is written by '%s' (epoch %" PRIu64
 			 "), whose lease lasts until %s",
@@ -263,6 +283,7 @@ static void hold(struct lease *l, bool inherited)
 static int try_to_take(struct lease *l, uint64_t known_epoch)
 {
 	bool clean = l->record.released && l->record.clean;
+	char before[LEASE_HOLDER_SIZE];
 	struct lease_record next;
 	int rc;
 
@@ -274,15 +295,19 @@ static int try_to_take(struct lease *l, uint64_t known_epoch)
 		hold(l, false);
 		return 1;
 	}
-	if (!is_mine(l) && !is_free(l))
-		return held_by_other(l);
+	rc = lease_may_take(l);
+	if (rc < 0)
+		return rc;
+	memcpy(before, l->record.holder, sizeof(before));
 	next = claim(l, known_epoch);
 	if (next.generation > UINT32_MAX)
 		return error_set(-EOVERFLOW, "%s has had all epochs that there "
 				 "are", l->bucket->url);
 	rc = replace(l, &next);
-	if (rc > 0)
+	if (rc > 0) {
+		memcpy(l->before, before, sizeof(before));
 		hold(l, clean);
+	}
 	return rc;
 }
 
@@ -400,6 +425,8 @@ void lease_state(const struct lease *l, struct lease_state *ret)
 		.clean = l->inherited,
 		.safe_until_ms = l->safe_until_ms,
 	};
+	memcpy(ret->before, l->before, sizeof(ret->before));
+	memcpy(ret->holder, l->record.holder, sizeof(ret->holder));
 	memcpy(ret->owner, l->record.owner, sizeof(ret->owner));
 	memcpy(ret->url, l->record.url, sizeof(ret->url));
 }

@@ -23,6 +23,9 @@
  *   2. "Mine" is what this *life* wrote: its holder is 64 random bits, made
  *      when the lease is not held.  The owner's name says nothing, because a
  *      process that was started again has it, too.
+ *      A life that is over for certain, because what it had belongs to another
+ *      one now (the lock of its directory), is not waited for: who has taken
+ *      its place names it (formers) and takes the lease at once.
  *   3. No two writes have the same bytes, so no two records the same ETag: a
  *      condition is met by the one record it was meant for.
  *   4. Time is the store's: expiry is written and judged by the Date of its
@@ -46,13 +49,19 @@
 struct bucket;
 struct lease;
 
-enum { LEASE_TTL_MS = 10000 };
+enum {
+	LEASE_TTL_MS = 10000,
+	LEASE_FORMERS = 2,
+};
 
 struct lease_config {
 	struct bucket *bucket; /* the caller's; with retries, or without */
 	const char *owner;     /* for people; shortened if need be */
 	const char *url;       /* where writes can be sent, or NULL */
 	int64_t ttl_ms;	       /* 0: LEASE_TTL_MS */
+
+	/* Holders that are over for certain, each "" or as lease_holder() was. */
+	char formers[LEASE_FORMERS][LEASE_HOLDER_SIZE];
 };
 
 /* What is known of it since the last answer. */
@@ -61,15 +70,23 @@ struct lease_state {
 	bool free;	/* nobody's, by the store's clock */
 	uint64_t epoch; /* of who holds it, or had it last; 0: nobody ever */
 	char owner[LEASE_OWNER_SIZE], url[LEASE_URL_SIZE]; /* likewise */
+	char holder[LEASE_HOLDER_SIZE];			   /* likewise */
 	int64_t acquired_ms, expires_ms; /* wall, of the store's clock */
 	int64_t date_ms;		 /* its time at that answer */
 
 	/* If held: */
 	bool clean;	       /* who had it before has closed every log */
+	char before[LEASE_HOLDER_SIZE]; /* who that was; "": nobody */
 	int64_t safe_until_ms; /* monotonic */
 };
 
 int lease_new(const struct lease_config *config, struct lease **ret);
+
+/*
+ * Whom the next lease_take() makes the holder, or the last one made.  Who wants
+ * to be known by it after a crash notes it before.
+ */
+const char *lease_holder(const struct lease *l);
 
 /*
  * Take it, unless somebody has it.  known_epoch is the greatest one found in
@@ -78,6 +95,7 @@ int lease_new(const struct lease_config *config, struct lease **ret);
  *
  * -EBUSY: somebody else has it; lease_state() says who, and until when.
  * -EINVAL: the owner's name or the URL is not UTF-8, or has control characters.
+ * -ENODATA: the store's replies tell no time.
  * -ERR_CORRUPT, -EOPNOTSUPP: there is a record that we do not understand; it is
  * left alone.  -EOVERFLOW: there are no more epochs.  -EAGAIN: no try had an
  * effect, because of others or of the store.  Or the store's error: it is not known who has it.
@@ -101,6 +119,12 @@ int lease_release(struct lease *l, bool clean);
 
 /* Who has it, without taking it. */
 int lease_look(struct lease *l);
+
+/*
+ * By what was seen last: would lease_take() take it?  0, or -EBUSY as from that.
+ * So who waits need not find out first which epochs there have been.
+ */
+int lease_may_take(const struct lease *l);
 
 /* As of the last call. */
 void lease_state(const struct lease *l, struct lease_state *ret);

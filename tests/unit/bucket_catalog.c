@@ -201,6 +201,29 @@ static void a_floor_stays_through_a_change(void **state)
 	assert_true(entry.floor == 7 && entry.dropped);
 }
 
+static void an_epoch_rises_and_never_falls(void **state)
+{
+	AUTO(catalog) struct catalog *c = parsed(WHOLE("\"a\": " LINE));
+	AUTO(catalog) struct catalog *again = NULL;
+	AUTO(buf) struct buf text = BUF_INIT(1 << 20);
+	struct catalog_entry entry;
+
+	assert_int_equal(catalog_set_epoch(c, 1), 0);
+	assert_int_equal(catalog_set_epoch(c, 7), 1);
+	assert_int_equal(catalog_set_epoch(c, 7), 0);
+	assert_int_equal(catalog_set_epoch(c, 6), -EINVAL);
+	assert_non_null(strstr(error_message(), "epoch 7"));
+	assert_int_equal(catalog_set_epoch(c, 0), -EINVAL);
+	assert_int_equal(catalog_set_epoch(c, UINT64_C(1) << 32), -EINVAL);
+	assert_int_equal(catalog_epoch(c), 7);
+	assert_int_equal(catalog_set_epoch(c, UINT32_MAX), 1);
+
+	assert_int_equal(catalog_print(c, &text), 0);
+	again = parsed(text.data);
+	assert_int_equal(catalog_epoch(again), UINT32_MAX);
+	assert_true(catalog_find(again, "a", &entry));
+}
+
 static void members_that_we_do_not_know_are_kept(void **state)
 {
 	AUTO(catalog) struct catalog *c = parsed(
@@ -342,6 +365,7 @@ int main(void)
 		cmocka_unit_test(what_is_older_than_the_line_does_not_change_it),
 		cmocka_unit_test(what_would_not_be_read_is_not_noted),
 		cmocka_unit_test(a_floor_stays_through_a_change),
+		cmocka_unit_test(an_epoch_rises_and_never_falls),
 		cmocka_unit_test(members_that_we_do_not_know_are_kept),
 		cmocka_unit_test(a_newer_format_is_refused_whatever_else_is_there),
 		cmocka_unit_test(what_is_no_catalog_is_refused),

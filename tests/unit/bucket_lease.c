@@ -82,6 +82,30 @@ static void the_owners_name_says_nothing(void **state)
 	lease_free(again);
 }
 
+/* As a process that was killed and started again in its directory. */
+static void a_life_that_is_over_is_not_waited_for(void **state)
+{
+	struct two *t = *state;
+	struct lease_config config = { .bucket = t->bucket, .owner = "a" };
+	char killed[LEASE_HOLDER_SIZE];
+	struct lease *again;
+
+	strcpy(killed, lease_holder(t->a));
+	assert_int_equal(lease_take(t->a, 0), 0);
+	assert_string_equal(lease_holder(t->a), killed);
+	strcpy(config.formers[1], killed);
+	assert_int_equal(lease_new(&config, &again), 0);
+	assert_int_equal(lease_take(t->b, 0), -EBUSY);
+	assert_int_equal(lease_take(again, 0), 0);
+	assert_held(again, 2);
+	assert_string_equal(state_of(again).before, killed);
+	assert_false(state_of(again).clean);
+	/* Should it live nevertheless, it has lost. */
+	assert_int_equal(lease_renew(t->a), -ERR_FENCED);
+	assert_string_not_equal(lease_holder(t->a), killed);
+	lease_free(again);
+}
+
 /* ------------------------------------------------- renewing and losing */
 
 static void what_is_renewed_is_not_taken(void **state)
@@ -248,7 +272,7 @@ static void a_store_without_a_clock_gives_none(void **state)
 	struct two *t = *state;
 
 	fault_set(&t->net[0], no_clock, true);
-	assert_int_equal(lease_take(t->a, 0), -EOPNOTSUPP);
+	assert_int_equal(lease_take(t->a, 0), -ENODATA);
 	assert_says("no Date");
 	assert_not_held(t->a);
 }
@@ -415,6 +439,7 @@ int main(void)
 		TEST(no_epoch_of_the_logs_comes_again),
 		TEST(the_last_epoch_is_the_end),
 		TEST(the_owners_name_says_nothing),
+		TEST(a_life_that_is_over_is_not_waited_for),
 		TEST(what_is_renewed_is_not_taken),
 		TEST(it_expires_by_the_stores_clock),
 		TEST(what_expired_and_nobody_took_is_renewed),
