@@ -71,6 +71,11 @@ const char *capture_boot(const struct capture *c)
 	return c->boot;
 }
 
+uint32_t capture_epoch(const struct capture *c)
+{
+	return atomic_load(&c->epoch);
+}
+
 /* What the files look like now, as position remembers it. */
 static void look_at_files(struct db *db, struct position *ret)
 {
@@ -439,6 +444,13 @@ static void free_capture(struct capture *c)
 	free(c);
 }
 
+static void first_epoch(struct capture *c)
+{
+	uint32_t epoch = c->config.epoch ? c->config.epoch(c->config.arg) : 0;
+
+	atomic_store(&c->epoch, epoch ? epoch : 1);
+}
+
 int capture_open(const struct capture_config *config, struct capture **ret)
 {
 	struct capture *c = calloc(1, sizeof(*c));
@@ -455,6 +467,7 @@ int capture_open(const struct capture_config *config, struct capture **ret)
 	rc = open_state_dirs(c);
 	if (rc == 0 && c->config.prepare)
 		rc = c->config.prepare(c->config.arg);
+	first_epoch(c);
 	if (rc == 0)
 		rc = take_clean_mark(c);
 	if (rc == 0)
@@ -551,6 +564,24 @@ int capture_seal(struct capture *c, const char *path, uint64_t *ret_txid)
 	if (!db)
 		return error_set(-ENOENT, "'%s' is not a database here", path);
 	rc = db_seal(db, ret_txid);
+	capture_release(c, db);
+	return rc;
+}
+
+void capture_set_epoch(struct capture *c, uint32_t epoch)
+{
+	atomic_store(&c->epoch, epoch);
+}
+
+int capture_close_log(struct capture *c, const char *path,
+		      struct capture_point *ret)
+{
+	struct db *db = capture_find(c, path);
+	int rc;
+
+	if (!db)
+		return error_set(-ENOENT, "'%s' is not a database here", path);
+	rc = db_close_log(db, ret);
 	capture_release(c, db);
 	return rc;
 }

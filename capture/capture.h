@@ -79,6 +79,12 @@ struct capture_config {
 	int (*prepare)(void *arg);
 
 	/*
+	 * The epoch of what is sealed at first (capture_set_epoch()); asked once,
+	 * after prepare.  0, or NULL: 1.
+	 */
+	uint32_t (*epoch)(void *arg);
+
+	/*
 	 * May the database be taken up?  True: not yet; it is held, and nothing
 	 * is done with it until capture_let_go().  It should not be opened, or
 	 * lose its name, meanwhile.  From capture_open() alone; a database that
@@ -255,6 +261,22 @@ struct capture_point {
 	uint64_t txid;
 	int64_t time_ms;
 };
+
+/*
+ * The epoch of what is sealed from now on (bucket/lease.h), what a crash left
+ * half sealed excepted.
+ */
+void capture_set_epoch(struct capture *c, uint32_t epoch);
+
+/*
+ * Close the log for older epochs: seal what is committed, or, if that is
+ * nothing, a barrier, which is a batch without pages.  Once it is in its slot,
+ * nothing of an older epoch can come to be in one behind (R4).  1: ret is the
+ * batch that does it.  0: there is no log to close, or it has ended in a drop.
+ * Errors as capture_seal().
+ */
+int capture_close_log(struct capture *c, const char *path,
+		      struct capture_point *ret);
 
 /* As capture_settle(), and tell both. */
 int capture_sync(struct capture *c, const char *path,

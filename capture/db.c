@@ -502,6 +502,7 @@ int db_go_back(struct db *db, const struct position *to, uint32_t page_size)
 
 	batch_free(TAKE(db->open));
 	db->position = *to;
+	db->last_epoch = 0;
 	db->page_size = to->page_size;
 	db->commit = to->commit;
 	db->dbsum = to->known;

@@ -163,6 +163,7 @@ struct db {
 	/* Changed with seal_lock and lock held, read with either. */
 	struct position position;
 	struct batch *sealing;
+	uint32_t last_epoch; /* of the batch at position; 0: of an earlier life */
 	bool sealed;		  /* the batch of this header is on disk whole, */
 	struct ltx_header header; /* to be sealed before anything else */
 	bool adopt; /* position is ahead of the spool: the file is to be renamed, */
@@ -303,6 +304,9 @@ int capture_attach(struct db *db);
 
 /* Which boot of the machine this is; "" if that is not known. */
 const char *capture_boot(const struct capture *c);
+
+/* That writes now. */
+uint32_t capture_epoch(const struct capture *c);
 
 /* Have db_settle() tried when it is due.  Any locks. */
 void capture_wake(struct capture *c);
@@ -472,6 +476,9 @@ int db_recover_sealing(struct db *db);
 /* As db_seal(), and tell the batch's time, too. */
 int db_seal_at(struct db *db, struct capture_point *ret);
 
+/* As capture_close_log().  Takes seal_lock and lock. */
+int db_close_log(struct db *db, struct capture_point *ret);
+
 /* What an earlier try did not come to the end of.  Seal lock held. */
 int db_resume(struct db *db);
 
@@ -484,7 +491,7 @@ int db_seal_over(struct db *db, const char *name,
 		 const struct ltx_header *header);
 
 /* The epoch that writes, and a nonce of one file's own (R2). */
-uint64_t db_node_id(void);
+uint64_t db_node_id(const struct db *db);
 
 /* Where the database is after a batch with this header. */
 struct position db_position_after(const struct ltx_header *header);

@@ -113,7 +113,7 @@ static int write_merged(struct db *db, const struct unsent *u,
 	AUTO(mem) struct fd_sink *sink = malloc(sizeof(*sink));
 	const struct ltx_compact_batch as = {
 		.txid = u->first,
-		.node_id = db_node_id(),
+		.node_id = db_node_id(db),
 		.pre_dbsum = u->pre_dbsum,
 	};
 	int rc;

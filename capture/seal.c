@@ -34,12 +34,13 @@
  */
 static const char SEALING[] = "sealing.ltx";
 
-uint64_t db_node_id(void)
+uint64_t db_node_id(const struct db *db)
 {
+	uint64_t epoch = capture_epoch(db->capture);
 	uint32_t nonce;
 
 	io_random(&nonce, sizeof(nonce));
-	return UINT64_C(1) << 32 | nonce;
+	return epoch << 32 | nonce;
 }
 
 static int64_t batch_time(const struct db *db)
@@ -61,7 +62,7 @@ static struct ltx_header batch_header(const struct db *db)
 		.min_txid = db->position.txid + 1,
 		.max_txid = db->position.txid + 1,
 		.timestamp_ms = batch_time(db),
-		.node_id = db_node_id(),
+		.node_id = db_node_id(db),
 		.pre_dbsum = db->position.dbsum,
 		.post_dbsum = b->dbsum,
 		.kind = LTX_BATCH,
@@ -78,7 +79,7 @@ static struct ltx_header empty_header(const struct db *db, enum ltx_kind kind)
 		.min_txid = db->position.txid + 1,
 		.max_txid = db->position.txid + 1,
 		.timestamp_ms = batch_time(db),
-		.node_id = db_node_id(),
+		.node_id = db_node_id(db),
 		.pre_dbsum = db->position.dbsum,
 		.post_dbsum = db->position.dbsum,
 		.kind = kind,
@@ -206,6 +207,11 @@ static void note_whereabouts(const struct db *db, struct position *p)
 	(void)snprintf(p->boot, sizeof(p->boot), "%s",
 		       capture_boot(db->capture));
 	p->change_counter = change_counter(db);
+	/* Nothing is committed behind the batch before it. */
+	if (db->header.kind == LTX_BARRIER) {
+		memcpy(p->wal_salt, db->position.wal_salt, sizeof(p->wal_salt));
+		p->wal_end = db->position.wal_end;
+	}
 	if (!wal || wal->frames == 0)
 		return;
 	p->wal_salt[0] = wal->salt[0];
@@ -244,9 +250,11 @@ struct position db_position_after(const struct ltx_header *header)
  * The batch is in position and pages: it need not be in memory any more.
  * Lock held.
  */
-static void take_over(struct db *db, const struct position *position)
+static void take_over(struct db *db, const struct position *position,
+		      uint64_t node_id)
 {
 	db->position = *position;
+	db->last_epoch = (uint32_t)(node_id >> 32);
 	db->adopt = true;
 	db->sealed = false;
 	batch_free(TAKE(db->sealing));
@@ -308,7 +316,7 @@ static int publish(struct db *db)
 		return rc;
 	FAILPOINT("seal-position");
 	(void)pthread_mutex_lock(&db->lock);
-	take_over(db, &next);
+	take_over(db, &next, db->header.node_id);
 	(void)pthread_mutex_unlock(&db->lock);
 	return adopt(db);
 }
@@ -435,6 +443,15 @@ static int only_resume(struct db *db, int rc)
 	return error_set(rc, "%s", error);
 }
 
+/* The last batch sealed.  Seal lock held. */
+static struct capture_point point_of(const struct db *db)
+{
+	return (struct capture_point){
+		.txid = db->position.txid,
+		.time_ms = db->position.timestamp_ms,
+	};
+}
+
 int db_seal_at(struct db *db, struct capture_point *ret)
 {
 	uint64_t room = 0;
@@ -445,10 +462,7 @@ int db_seal_at(struct db *db, struct capture_point *ret)
 	(void)pthread_mutex_lock(&db->seal_lock);
 	rc = seal_locked(db);
 	if (rc >= 0)
-		*ret = (struct capture_point){
-			.txid = db->position.txid,
-			.time_ms = db->position.timestamp_ms,
-		};
+		*ret = point_of(db);
 	(void)pthread_mutex_unlock(&db->seal_lock);
 	db_leave_room(db, room);
 	return rc;
@@ -461,6 +475,52 @@ int db_seal(struct db *db, uint64_t *ret_txid)
 
 	if (rc >= 0 && ret_txid)
 		*ret_txid = point.txid;
+	return rc;
+}
+
+/*
+ * What an earlier try left over may be of an older epoch, so it closes nothing.
+ * Seal lock held.
+ */
+static int close_log(struct db *db)
+{
+	struct ltx_header header;
+	int rc = db_resume(db);
+
+	/* No log, or one that has ended. */
+	if (rc < 0 || db->position.page_size == 0)
+		return rc;
+	rc = seal_open(db);
+	if (rc != 0)
+		return rc;
+	if (db->last_epoch == capture_epoch(db->capture))
+		return 1;
+	header = empty_header(db, LTX_BARRIER);
+	rc = prepare(db, &header);
+	if (rc == 0)
+		rc = publish(db);
+	if (rc < 0)
+		return error_wrap(rc, "closing the log of '%s'", db->path);
+	log_debug("barrier sealed", "db=%s txid=%016" PRIx64,
+		  log_quote(db->path), header.max_txid);
+	return 1;
+}
+
+int db_close_log(struct db *db, struct capture_point *ret)
+{
+	uint64_t room = 0;
+	int rc;
+
+	if (!has_spool(db))
+		return 0;
+	rc = db_find_room(db, true, &room);
+	if (rc < 0)
+		return only_resume(db, rc);
+	(void)pthread_mutex_lock(&db->seal_lock);
+	rc = close_log(db);
+	*ret = point_of(db);
+	(void)pthread_mutex_unlock(&db->seal_lock);
+	db_leave_room(db, room);
 	return rc;
 }
 
@@ -628,7 +688,7 @@ static int finish_sealing(struct db *db, int fd, struct ltx_header *header)
 		rc = position_store(db->state_fd, "position", &next);
 	if (rc < 0)
 		return rc;
-	take_over(db, &next);
+	take_over(db, &next, header->node_id);
 	db->supersede = true;
 	return adopt(db);
 }

@@ -588,6 +588,33 @@ static void a_wal_that_is_cut_short_is_a_loss_of_power(void **state)
 	assert_true(is_behind(w, "b"));
 }
 
+/* Where the files are is what the last batch said that had any pages. */
+static void a_barrier_hides_no_loss_of_power(void **state)
+{
+	struct world *w = *state;
+	struct capture_point point;
+	struct stat st;
+	char wal[120];
+
+#ifndef LITEBUCKET_FAILPOINTS
+	skip();
+#endif
+	leave_wal(w);
+	(void)setenv("LITEBUCKET_BOOT", "a", 1);
+	w->hold = false;
+	start(w);
+	settle(w, &point.txid);
+	assert_int_equal(capture_close_log(w->capture, "app.db", &point), 1);
+	stop(w);
+	w->hold = true;
+	forget_clean_stop(w);
+	assert_false(is_behind(w, "b"));
+	assert_int_equal(fstatat(w->dirfd, "app.db-wal", &st, 0), 0);
+	(void)snprintf(wal, sizeof(wal), "%s-wal", w->path);
+	assert_int_equal(truncate(wal, st.st_size - 10), 0);
+	assert_true(is_behind(w, "b"));
+}
+
 int main(void)
 {
 #define ADOPT_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -603,6 +630,7 @@ int main(void)
 		ADOPT_TEST(only_another_boot_and_an_older_file_are_a_loss_of_power),
 		ADOPT_TEST(after_a_clean_stop_an_older_file_is_no_loss_of_power),
 		ADOPT_TEST(a_wal_that_is_cut_short_is_a_loss_of_power),
+		ADOPT_TEST(a_barrier_hides_no_loss_of_power),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
