@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -14,8 +15,10 @@
 #include "base/log.h"
 #include "bucket/bucket.h"
 #include "bucket/catalog.h"
+#include "bucket/lease_record.h"
 #include "bucket/patience.h"
 #include "ltx/header.h"
+#include "uploader/notes.h"
 #include "uploader/pace.h"
 
 #include "uploader/catalog.h"
@@ -24,17 +27,7 @@ enum {
 	GATHER_MS = 200, /* from the first note to the put */
 	REST_MS = 1000,	 /* from one put to the next */
 	RACES_MAX = 8,	 /* lost in a row; then there is a pause */
-};
-
-struct note {
-	char *db;
-	struct catalog_entry entry;
-};
-
-/* One a database at most: the newest. */
-struct notes {
-	struct note *items;
-	size_t n, capacity;
+	LOOK_MS = 200,	 /* from one look at our patience to the next */
 };
 
 struct uploader_catalog {
@@ -52,80 +45,48 @@ struct uploader_catalog {
 	char id[CATALOG_ID_SIZE]; /* the bucket's; "" unknown */
 	bool told;		  /* identified() was called with it */
 	int verdict;		  /* why the bucket is not ours, or 0 */
+	uint64_t epoch;		  /* the last one that was taken; 0: none */
 	struct notes pending;
 	int64_t due_ms;	  /* monotonic; of pending */
 	int64_t put_ms;	  /* of the last one */
-	bool busy;
+	bool busy;     /* the thread, or who takes, has the catalog */
 	bool draining; /* what is pending is due now */
+	bool woken;    /* since the thread began with what it has */
 	unsigned failures; /* in a row */
+	unsigned refusals; /* by may_send; likewise */
 	char error[512];   /* of the last one, while it lasts; or the verdict */
 
 	/*
-	 * As it was last read or written; NULL: not known.  The thread takes it
-	 * out while it works with it.
+	 * As it was last read or written; NULL: not known.  Who is busy with it
+	 * takes it out.
 	 */
 	struct catalog *catalog;
 	char etag[BUCKET_ETAG_SIZE];
 };
 
-/* The thread's view of the catalog while it writes. */
+/* Of who is busy: its view of the catalog while it writes. */
 struct edit {
 	struct uploader_catalog *c;
 	struct catalog *catalog; /* NULL: to be read */
 	char etag[BUCKET_ETAG_SIZE];
 	bool absent;	  /* the bucket has none */
 	bool conditional; /* the store keeps If-Match */
-};
 
-static void edit_cleanup(struct edit *e)
-{
-	catalog_free(e->catalog);
-}
+	uint64_t epoch;		  /* to write; 0: what is there stays */
+	struct notes notes;	  /* likewise */
+	char id[CATALOG_ID_SIZE]; /* of what was written */
+	bool refused;		  /* by may_send, so nothing was asked */
+};
 
 static void edit_forget(struct edit *e)
 {
 	catalog_free(TAKE(e->catalog));
 }
 
-static void notes_clear(struct notes *notes)
+static void edit_cleanup(struct edit *e)
 {
-	for (size_t i = 0; i < notes->n; i++)
-		free(notes->items[i].db);
-	free(notes->items);
-	*notes = (struct notes){ 0 };
-}
-
-static struct note *notes_find(struct notes *notes, const char *db)
-{
-	for (size_t i = 0; i < notes->n; i++)
-		if (strcmp(notes->items[i].db, db) == 0)
-			return &notes->items[i];
-	return NULL;
-}
-
-/* However long the bucket is away, there are no more than databases. */
-static int notes_add(struct notes *notes, const struct note *note)
-{
-	struct note *other = notes_find(notes, note->db);
-
-	if (other) {
-		if (other->entry.txid <= note->entry.txid)
-			other->entry = note->entry;
-		free(note->db);
-		return 0;
-	}
-	if (notes->n == notes->capacity) {
-		size_t more = notes->capacity ? 2 * notes->capacity : 16;
-		void *grown = reallocarray(notes->items, more,
-					   sizeof(*notes->items));
-
-		if (!grown)
-			return error_set(-ENOMEM, "no memory for the catalog");
-		notes->items = grown;
-		notes->capacity = more;
-	}
-	notes->items[notes->n++] = *note;
-	return 0;
+	edit_forget(e);
+	notes_clear(&e->notes);
 }
 
 /*
@@ -199,10 +160,10 @@ static int read_catalog(struct uploader_catalog *c, struct catalog **ret,
 	return 0;
 }
 
-/* A bucket_list_fn: one is enough. */
+/* A bucket_list_fn: one is enough.  The lease is there before anything is. */
 static int found_object(const struct bucket_object *object, void *arg)
 {
-	return 1;
+	return strcmp(object->key, LEASE_KEY) != 0;
 }
 
 /*
@@ -218,7 +179,7 @@ static int check_absent(struct uploader_catalog *c)
 	copy_id(c, known);
 	if (!known[0])
 		return 0;
-	rc = bucket_list(c->config.bucket, "", NULL, 1, found_object, NULL);
+	rc = bucket_list(c->config.bucket, "", NULL, 2, found_object, NULL);
 	if (rc < 0)
 		return rc;
 	return rc > 0 ? 0 : other_bucket(c, known, NULL);
@@ -276,18 +237,34 @@ static int load(struct edit *e)
 	return rc == -ENOENT ? make_catalog(e) : rc;
 }
 
-/* Returns whether the catalog says something else than before. */
-static int apply(struct edit *e, const struct notes *notes)
+/* Make it one of our epoch, if we have one.  Returns whether it was not. */
+static int apply_epoch(struct edit *e)
 {
-	int changed = 0;
+	uint64_t found = catalog_epoch(e->catalog);
 
-	for (size_t i = 0; i < notes->n; i++) {
-		int rc = catalog_note(e->catalog, notes->items[i].db,
-				      &notes->items[i].entry);
+	if (!e->epoch)
+		return 0;
+	if (found > e->epoch)
+		return error_set(-ERR_FENCED,
+				 CATALOG_KEY " of %s is of epoch %" PRIu64
+				 ", and ours is %" PRIu64 ": another litebucket "
+				 "has taken the bucket over since",
+				 e->c->config.bucket->url, found, e->epoch);
+	return catalog_set_epoch(e->catalog, e->epoch);
+}
 
-		if (rc < 0)
-			return rc;
-		changed |= rc;
+/* Returns whether the catalog says something else than before. */
+static int apply(struct edit *e)
+{
+	int changed = apply_epoch(e);
+
+	if (changed == -ERR_FENCED)
+		return judge(e->c, changed);
+	for (size_t i = 0; changed >= 0 && i < e->notes.n; i++) {
+		int rc = catalog_note(e->catalog, e->notes.items[i].db,
+				      &e->notes.items[i].entry);
+
+		changed = rc < 0 ? rc : changed | rc;
 	}
 	return changed;
 }
@@ -335,43 +312,142 @@ static int put(struct edit *e)
 	return 0;
 }
 
-/* One race: 1 if it was lost. */
-static int write_once(struct edit *e, const struct notes *notes,
-		      char ret_id[CATALOG_ID_SIZE])
+/* Put what was made of what was read.  1: lost a race. */
+static int race(struct edit *e)
+{
+	int rc;
+
+	FAILPOINT("catalog-due");
+	rc = put(e);
+	if (rc != -ERR_PRECOND && rc != -ENOENT)
+		return rc;
+	edit_forget(e);
+	return 1;
+}
+
+/* What was noted. */
+static int write_once(struct edit *e)
 {
 	int rc = load(e);
 
 	if (rc == 0)
-		rc = apply(e, notes);
+		rc = apply(e);
 	if (rc < 0)
 		return rc;
-	memcpy(ret_id, catalog_id(e->catalog), CATALOG_ID_SIZE);
-	if (rc == 0 && !e->absent)
-		return 0;
-	FAILPOINT("catalog-due");
-	rc = put(e);
-	if (rc == -ERR_PRECOND || rc == -ENOENT) {
-		edit_forget(e);
-		return 1;
-	}
-	return rc;
+	memcpy(e->id, catalog_id(e->catalog), CATALOG_ID_SIZE);
+	return rc == 0 && !e->absent ? 0 : race(e);
 }
 
-static int write_catalog(struct edit *e, const struct notes *notes,
-			 char ret_id[CATALOG_ID_SIZE])
+/*
+ * Only the epoch, and only over what is there.  One that is damaged is left
+ * alone: nobody can have made another one from it, so nobody can replace it.
+ */
+static int take_once(struct edit *e)
+{
+	int rc;
+
+	edit_forget(e);
+	rc = read_catalog(e->c, &e->catalog, e->etag);
+	if (rc == -ENOENT)
+		return check_absent(e->c);
+	if (rc == -ERR_CORRUPT || rc == -EFBIG) {
+		log_warn("the bucket's catalog cannot be read", "error=%s",
+			 log_quote(error_message()));
+		return 0;
+	}
+	if (rc == 0)
+		rc = apply_epoch(e);
+	return rc > 0 ? race(e) : rc;
+}
+
+/* Until no race is lost; but not for ever. */
+static int write_catalog(struct edit *e, int (*once)(struct edit *e))
 {
 	int rc = find_conditional(e);
 
 	if (rc == 0)
 		rc = 1;
 	for (int i = 0; rc > 0 && i < RACES_MAX; i++)
-		rc = write_once(e, notes, ret_id);
+		rc = once(e);
 	if (rc > 0)
 		rc = error_set(-EAGAIN, "others change it all the time");
 	/* What was or was not written is seen by reading it. */
 	if (rc < 0)
 		edit_forget(e);
 	return rc < 0 ? error_wrap(rc, "writing " CATALOG_KEY) : 0;
+}
+
+/*
+ * A new epoch
+ * -----------
+ *
+ * Who takes is busy like the thread, so no put of ours is under way meanwhile.
+ * One that had no answer may still arrive: over another version, or if there is
+ * no catalog, it can do nothing, and if it makes one, what was noted is pending
+ * again and brings the epoch.
+ */
+
+/* The lock is held, but not all the time. */
+static int wait_idle(struct uploader_catalog *c)
+{
+	int rc = 0;
+
+	while (c->busy && rc == 0) {
+		(void)cond_wait_until(&c->changed, &c->lock,
+				      clock_monotonic_ms() + LOOK_MS);
+		rc = bucket_patience();
+	}
+	return rc;
+}
+
+/*
+ * The epoch is ours before it is written: if that has no answer, and so has to
+ * be tried again, the thread must not take its own epoch for another one's.
+ */
+static int begin_take(struct uploader_catalog *c, uint64_t epoch,
+		      struct edit *e)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+	int rc = wait_idle(c);
+
+	if (rc < 0)
+		return rc;
+	if (epoch < 1 || epoch > UINT32_MAX || epoch < c->epoch)
+		return error_set(-EINVAL, "%" PRIu64 " is no epoch after %"
+				 PRIu64, epoch, c->epoch);
+	if (c->verdict && c->verdict != -ERR_FENCED)
+		return error_set(c->verdict, "%s", c->error);
+	c->busy = true;
+	c->epoch = e->epoch = epoch;
+	catalog_free(TAKE(c->catalog));
+	return 0;
+}
+
+static void end_take(struct uploader_catalog *c, struct edit *e, int rc)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+
+	c->busy = false;
+	c->catalog = TAKE(e->catalog);
+	memcpy(c->etag, e->etag, sizeof(c->etag));
+	/* That of an earlier epoch, which is over. */
+	if (rc == 0 && c->verdict == -ERR_FENCED) {
+		c->verdict = 0;
+		c->error[0] = '\0';
+	}
+	(void)pthread_cond_broadcast(&c->changed);
+}
+
+int uploader_catalog_take(struct uploader_catalog *c, uint64_t epoch)
+{
+	AUTO(edit) struct edit e = { .c = c };
+	int rc = begin_take(c, epoch, &e);
+
+	if (rc < 0)
+		return rc;
+	rc = write_catalog(&e, take_once);
+	end_take(c, &e, rc);
+	return rc;
 }
 
 /* The id, the first time that it is certain. */
@@ -401,30 +477,33 @@ static void identify(struct uploader_catalog *c, const char *id)
  */
 
 /* The lock is held.  From pending into the thread's hands. */
-static void begin(struct uploader_catalog *c, struct edit *e,
-		  struct notes *ret_notes)
+static void begin(struct uploader_catalog *c, struct edit *e)
 {
 	c->busy = true;
-	*ret_notes = c->pending;
+	c->woken = false;
+	e->epoch = c->epoch;
+	e->notes = c->pending;
 	c->pending = (struct notes){ 0 };
 	e->catalog = TAKE(c->catalog);
 	memcpy(e->etag, c->etag, sizeof(e->etag));
 }
 
-/* The lock is held.  What was not written comes before what is new. */
-static void put_back(struct uploader_catalog *c, struct notes *notes)
+/* May we write? */
+static int ask(struct edit *e)
 {
-	for (size_t i = 0; i < c->pending.n; i++)
-		if (notes_add(notes, &c->pending.items[i]) < 0)
-			free(c->pending.items[i].db);
-	free(c->pending.items);
-	c->pending = *notes;
-	*notes = (struct notes){ 0 };
+	const struct uploader_catalog_config *config = &e->c->config;
+	int rc = config->may_send ? config->may_send(config->arg) : 0;
+
+	if (rc == -ERR_FENCED)
+		return judge(e->c, rc);
+	e->refused = rc < 0;
+	return rc;
 }
 
 /* Without the lock: whoever reads the log may be slow. */
-static void log_outcome(struct uploader_catalog *c, int rc)
+static void log_outcome(struct edit *e, int rc)
 {
+	struct uploader_catalog *c = e->c;
 	unsigned failures;
 	int verdict;
 
@@ -432,7 +511,7 @@ static void log_outcome(struct uploader_catalog *c, int rc)
 	failures = c->failures;
 	verdict = c->verdict;
 	(void)pthread_mutex_unlock(&c->lock);
-	if (rc == -ECANCELED)
+	if (rc == -ECANCELED || e->refused)
 		return;
 	if (rc == 0 && failures > 0)
 		log_info("the catalog is written again", "failures=%u",
@@ -445,30 +524,37 @@ static void log_outcome(struct uploader_catalog *c, int rc)
 			 log_quote(error_message()));
 }
 
-/* The lock is held. */
-static void end(struct uploader_catalog *c, struct edit *e,
-		struct notes *notes, int rc)
+/* The lock is held.  Until it is tried again. */
+static int64_t pause_after(struct uploader_catalog *c, const struct edit *e,
+			   int rc)
 {
+	unsigned before = e->refused ? c->refusals++ : c->failures++;
 	uint32_t random;
 
+	if (c->woken)
+		return 0;
+	io_random(&random, sizeof(random));
+	return pace_pause(before, !e->refused && !bucket_transient(rc), random);
+}
+
+/* The lock is held. */
+static void end(struct uploader_catalog *c, struct edit *e, int rc)
+{
 	c->busy = false;
 	c->put_ms = clock_monotonic_ms();
 	c->catalog = TAKE(e->catalog);
 	memcpy(c->etag, e->etag, sizeof(c->etag));
 	if (rc == 0) {
-		c->failures = 0;
+		c->failures = c->refusals = 0;
 		c->error[0] = '\0';
 		/* Of what was noted meanwhile. */
 		c->due_ms = c->put_ms + REST_MS;
 	} else {
-		io_random(&random, sizeof(random));
-		put_back(c, notes);
+		notes_put_back(&c->pending, &e->notes);
 		if (!c->verdict)
 			(void)snprintf(c->error, sizeof(c->error), "%s",
 				       error_message());
-		c->due_ms = c->put_ms + pace_pause(c->failures++,
-						   !bucket_transient(rc),
-						   random);
+		c->due_ms = c->put_ms + pause_after(c, e, rc);
 	}
 	(void)pthread_cond_broadcast(&c->changed);
 }
@@ -477,27 +563,32 @@ static void end(struct uploader_catalog *c, struct edit *e,
 static void write_pending(struct uploader_catalog *c)
 {
 	AUTO(edit) struct edit e = { .c = c };
-	char id[CATALOG_ID_SIZE];
-	struct notes notes;
 	int rc;
 
-	begin(c, &e, &notes);
+	begin(c, &e);
 	(void)pthread_mutex_unlock(&c->lock);
-	rc = write_catalog(&e, &notes, id);
-	log_outcome(c, rc);
+	rc = ask(&e);
 	if (rc == 0)
-		identify(c, id);
+		rc = write_catalog(&e, write_once);
+	log_outcome(&e, rc);
+	if (rc == 0)
+		identify(c, e.id);
 	(void)lock(&c->lock);
-	end(c, &e, &notes, rc);
-	notes_clear(&notes);
+	end(c, &e, rc);
+}
+
+/* The lock is held. */
+static bool in_pause(const struct uploader_catalog *c)
+{
+	return c->failures > 0 || c->refusals > 0;
 }
 
 /* The lock is held.  When to write; COND_NEVER while there is nothing to. */
 static int64_t next_write_ms(const struct uploader_catalog *c)
 {
-	if (!c->pending.n || c->verdict)
+	if (!c->pending.n || c->verdict || c->busy)
 		return COND_NEVER;
-	return c->draining && !c->failures ? INT64_MIN : c->due_ms;
+	return c->draining && !in_pause(c) ? INT64_MIN : c->due_ms;
 }
 
 static void *work(void *arg)
@@ -578,7 +669,7 @@ static int add_note(struct uploader_catalog *c, const struct note *note)
 	if (rc < 0)
 		return rc;
 	/* After a failure the pause goes on. */
-	if (c->pending.n == 1 && c->failures == 0)
+	if (c->pending.n == 1 && !in_pause(c))
 		c->due_ms = first_due_ms(c);
 	(void)pthread_cond_broadcast(&c->changed);
 	return 0;
@@ -607,14 +698,14 @@ void uploader_catalog_note(struct uploader_catalog *c, const char *db,
 /* The lock is held.  Returns whether all is written. */
 static bool wait_written(struct uploader_catalog *c, int64_t until_ms)
 {
-	unsigned failures = c->failures;
+	unsigned failures = c->failures, refusals = c->refusals;
 	int rc = 0;
 
 	c->draining = true;
 	c->due_ms = INT64_MIN;
 	(void)pthread_cond_broadcast(&c->changed);
 	while ((c->pending.n || c->busy) && !c->verdict && rc != -ETIMEDOUT &&
-	       c->failures <= failures)
+	       c->failures <= failures && c->refusals <= refusals)
 		rc = cond_wait_until(&c->changed, &c->lock, until_ms);
 	c->draining = false;
 	return !c->pending.n && !c->busy;
@@ -632,6 +723,17 @@ void uploader_catalog_drain(struct uploader_catalog *c, int64_t until_ms)
 	if (!written)
 		log_warn("the catalog is not up to date; the next mount "
 			 "writes it", "error=%s", log_quote(error));
+}
+
+void uploader_catalog_wake(struct uploader_catalog *c)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&c->lock);
+
+	c->woken = true;
+	c->refusals = 0;
+	if (c->pending.n)
+		c->due_ms = INT64_MIN;
+	(void)pthread_cond_broadcast(&c->changed);
 }
 
 void uploader_catalog_error(struct uploader_catalog *c, char *ret, size_t size)

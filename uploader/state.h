@@ -56,7 +56,9 @@ struct uploader_db {
 	bool joined;
 	int stopped;  /* the error that stopped it for good, or 0 */
 	unsigned failures; /* in a row; written by the turn only */
-	bool slow;	   /* the last one is for a person to mend; likewise */
+	unsigned refusals; /* by may_send, in a row */
+	bool woken;	   /* since this turn began */
+	bool slow;	   /* the last failure is for a person to mend; likewise */
 	char error[512];   /* of the last failure, while it lasts */
 
 	int64_t sealed_ms; /* monotonic, or PACE_NEVER */

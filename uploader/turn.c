@@ -28,6 +28,7 @@ enum outcome {
 	SENT,	    /* one batch or snapshot; there may be more */
 	NOT_SEALED, /* failed before there was a batch */
 	NOT_SENT,
+	REFUSED, /* by may_send; its error says nothing of the bucket */
 };
 
 static int64_t seal_due(const struct uploader *u, const struct uploader_db *db,
@@ -301,14 +302,20 @@ static int settle(struct uploader *u, struct uploader_db *db,
 	return rc;
 }
 
+/* Can this bucket be sent to, and is it ours? */
+static int check_ours(struct uploader *u)
+{
+	int rc = turn_check_store(u);
+
+	return rc < 0 ? rc : uploader_catalog_verdict(u->catalog);
+}
+
 /* Slot, and only then out of the spool. */
 static int send_batch(struct uploader *u, struct uploader_db *db,
 		      const struct batch *batch)
 {
-	int rc = turn_check_store(u);
+	int rc = check_ours(u);
 
-	if (rc == 0)
-		rc = uploader_catalog_verdict(u->catalog);
 	/* Only this turn changes confirmed, so it may read it without lock. */
 	if (rc == 0 && db->confirmed < batch->header.max_txid)
 		rc = fill_slot(u, db, batch);
@@ -343,7 +350,7 @@ static int send_snapshot(struct uploader *u, struct uploader_db *db,
 			 const struct batch *batch)
 {
 	uint64_t size = 0;
-	int rc = turn_check_store(u);
+	int rc = check_ours(u);
 
 	/* It may have lain here since an earlier life. */
 	if (rc == 0)
@@ -384,25 +391,41 @@ static int pay(struct uploader *u, struct uploader_db *db)
 	return rc;
 }
 
+/* May the bucket be asked for anything?  NOTHING: yes. */
+static enum outcome ask(struct uploader *u, int *ret_rc)
+{
+	int rc = u->config.may_send ? u->config.may_send(u->config.arg) : 0;
+
+	if (rc >= 0)
+		return NOTHING;
+	*ret_rc = rc;
+	return rc == -ERR_FENCED ? NOT_SENT : REFUSED;
+}
+
 static enum outcome have_turn(struct uploader *u, struct uploader_db *db,
 			      int *ret_rc)
 {
 	AUTO(batch) struct batch batch = BATCH_NONE;
 	bool overdue = db->owes && db->passed > SNAPSHOT_PATIENCE;
-	enum outcome found = NOTHING;
+	enum outcome found = NOTHING, answer;
 
 	*ret_rc = 0;
 	if (!overdue)
 		found = find_batch(u, db, &batch, ret_rc);
-	/* At the end, only what is to be sent matters. */
-	if (found == NOTHING && !db->owes && is_draining(u))
+	if (*ret_rc < 0)
 		return found;
-	if (*ret_rc == 0 && !db->joined && (*ret_rc = join(u, db)) < 0)
+	/* At the end, only what is to be sent matters. */
+	if (found == NOTHING && !db->owes && (db->joined || is_draining(u)))
+		return found;
+	answer = ask(u, ret_rc);
+	if (answer != NOTHING)
+		return answer;
+	if (!db->joined && (*ret_rc = join(u, db)) < 0)
 		return NOT_SENT;
-	if (found == NOTHING && db->owes)
-		*ret_rc = pay(u, db);
-	else if (found == SENT)
+	if (found == SENT)
 		*ret_rc = send_batch(u, db, &batch);
+	else if (db->owes)
+		*ret_rc = pay(u, db);
 	else
 		return found;
 	return *ret_rc < 0 ? NOT_SENT : SENT;
@@ -434,8 +457,9 @@ static const char *news(const struct uploader_db *db, enum outcome outcome,
 
 /*
  * Trouble is logged when it begins, when it turns from waiting to something
- * that a person must mend, and when it ends; what an end cuts short is none.  Without the lock: whoever reads
- * the log may be slow.
+ * that a person must mend, and when it ends; what an end cuts short is none,
+ * nor is a refusal, which is for whoever refuses to log.  Without the lock:
+ * whoever reads the log may be slow.
  */
 static void log_end(const struct uploader_db *db, enum outcome outcome, int rc)
 {
@@ -443,7 +467,7 @@ static void log_end(const struct uploader_db *db, enum outcome outcome, int rc)
 	const char *error = log_quote(error_message());
 	const char *message = news(db, outcome, is_slow(rc));
 
-	if (rc == -ECANCELED)
+	if (rc == -ECANCELED || outcome == REFUSED)
 		return;
 	if (rc == 0 && db->failures > 0)
 		log_info("uploading again", "db=%s failures=%u", path,
@@ -454,26 +478,37 @@ static void log_end(const struct uploader_db *db, enum outcome outcome, int rc)
 		log_warn(message, "db=%s error=%s", path, error);
 }
 
+/* Until it is tried again. */
+static int64_t pause_after(struct uploader_db *db, enum outcome outcome, int rc)
+{
+	bool refused = outcome == REFUSED;
+	unsigned before = refused ? db->refusals++ : db->failures++;
+	uint32_t random;
+
+	if (!refused)
+		db->slow = is_slow(rc);
+	if (db->woken)
+		return 0;
+	io_random(&random, sizeof(random));
+	return pace_pause(before, !refused && db->slow, random);
+}
+
 static void fail(struct uploader *u, struct uploader_db *db,
 		 enum outcome outcome, int rc)
 {
 	int64_t now = clock_monotonic_ms();
-	uint32_t random;
 
 	(void)snprintf(db->error, sizeof(db->error), "%s", error_message());
 	if (outcome == NOT_SENT && beyond_repair(rc)) {
 		db->stopped = rc;
 		return;
 	}
-	db->slow = is_slow(rc);
-	io_random(&random, sizeof(random));
-	queue_put(&u->queue, &db->entry,
-		  now + pace_pause(db->failures++, db->slow, random));
+	queue_put(&u->queue, &db->entry, now + pause_after(db, outcome, rc));
 }
 
 static void succeed(struct uploader_db *db)
 {
-	db->failures = 0;
+	db->failures = db->refusals = 0;
 	db->slow = false;
 	db->error[0] = '\0';
 }

@@ -32,6 +32,7 @@ static void *work(void *arg)
 		struct uploader_db *db = (struct uploader_db *)e;
 
 		db->running = true;
+		db->woken = false;
 		(void)pthread_mutex_unlock(&u->lock);
 		turn_run(u, db);
 		(void)lock(&u->lock);
@@ -67,6 +68,7 @@ static int open_catalog(struct uploader *u)
 		.bucket = u->config.bucket,
 		.bucket_id = u->config.bucket_id,
 		.identified = u->config.identified,
+		.may_send = u->config.may_send,
 		.arg = u->config.arg,
 	};
 
@@ -121,6 +123,13 @@ int uploader_check(struct uploader *u)
 		return 1;
 	}
 	return rc;
+}
+
+int uploader_take(struct uploader *u, uint64_t epoch)
+{
+	int rc = turn_check_store(u);
+
+	return rc < 0 ? rc : uploader_catalog_take(u->catalog, epoch);
 }
 
 /* Where path is in the list, or belongs.  The lock is held. */
@@ -273,6 +282,12 @@ void uploader_notify(struct uploader *u, const char *path)
 		turn_schedule(u, db);
 }
 
+/* The lock is held.  Did its last turn fail? */
+static bool in_pause(const struct uploader_db *db)
+{
+	return db->failures > 0 || db->refusals > 0;
+}
+
 /* The lock is held. */
 static void urge(struct uploader *u, struct uploader_db *db)
 {
@@ -281,7 +296,7 @@ static void urge(struct uploader *u, struct uploader_db *db)
 	if (db->stopped)
 		return;
 	db->urged = true;
-	if (db->failures > 0)
+	if (in_pause(db))
 		due += PACE_FIRST_PAUSE_MS;
 	if (!db->running && (!db->entry.queued || db->entry.due_ms > due))
 		queue_put(&u->queue, &db->entry, due);
@@ -294,6 +309,26 @@ void uploader_urge(struct uploader *u, const char *path)
 
 	if (db)
 		urge(u, db);
+}
+
+/* The lock is held.  A turn that has been refused already begins anew. */
+static void wake(struct uploader *u, struct uploader_db *db)
+{
+	db->woken = true;
+	if (db->entry.queued && in_pause(db))
+		queue_put(&u->queue, &db->entry, clock_monotonic_ms());
+	db->refusals = 0;
+}
+
+void uploader_wake(struct uploader *u)
+{
+	{
+		AUTO(unlock) pthread_mutex_t *held = lock(&u->lock);
+
+		for (size_t i = 0; i < u->n_dbs; i++)
+			wake(u, u->dbs[i]);
+	}
+	uploader_catalog_wake(u->catalog);
 }
 
 static int64_t deadline(int64_t timeout_ms)
@@ -398,7 +433,7 @@ static enum uploader_state state(const struct uploader_db *db)
 	if (db->stopped)
 		return db->stopped == -ERR_FENCED ? UPLOADER_CONFLICT :
 						    UPLOADER_STOPPED;
-	if (db->failures > 0)
+	if (in_pause(db))
 		return UPLOADER_RETRYING;
 	return uploader_db_active(db) ? UPLOADER_BUSY : UPLOADER_IDLE;
 }

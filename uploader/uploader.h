@@ -30,6 +30,10 @@
  *   7. A batch is claimed in the spool before it is sent (spool_claim).  What
  *      is not may be merged with others meanwhile (D19), and get a lower TXID.
  *      Times never go back, so who waits is told by the time of a batch.
+ *   8. While another node has the lease, nothing is sent: may_send is asked
+ *      before each slot, snapshot, and put of the catalog.  Whoever has taken
+ *      the lease takes the catalog before it lets anything go out (R17).  All
+ *      that is for order only; what keeps writers apart are the slots (rule 4).
  *
  * Pacing: the first batch after a pause goes out at once; then a database is
  * sealed at most once per interval, unless somebody waits.  What is already
@@ -89,6 +93,21 @@ struct uploader_config {
 	const char *bucket_id;
 	int (*identified)(void *arg, const char *bucket_id);
 
+	/*
+	 * Is the bucket ours to write to?  Asked by the uploader's threads
+	 * before each slot and snapshot is put, and before the catalog is.
+	 * NULL: always.
+	 *
+	 * -ERR_FENCED: never again; the database stops as after a conflict.
+	 * -EBUSY, or any other error: not now.  Nothing is asked of the bucket
+	 * then, and it is tried again after growing pauses, or at uploader_wake().
+	 * The sentence becomes the status's error.  Nothing is logged, because
+	 * who keeps the lease does that, once and not for each database.
+	 * (-EBUSY, as lease_take() says of another's lease, and because -EAGAIN
+	 * is the bucket's; but only that it was refused counts here.)
+	 */
+	int (*may_send)(void *arg);
+
 	void *arg;
 
 	/*
@@ -115,6 +134,19 @@ int uploader_new(const struct uploader_config *config, struct uploader **ret);
 int uploader_check(struct uploader *u);
 
 /*
+ * The lease was taken, with this epoch (1 up to UINT32_MAX): the catalog is made
+ * one of it.  Once per epoch, directly after the lease and before may_send lets
+ * anything go out; again if it fails.  What uploader_check() looks at is checked
+ * before, if it was not.  Waits as long as this thread does (bucket/patience.h).
+ * Databases that stopped because of an earlier epoch's end stay so.
+ *
+ * -ERR_FENCED: the catalog is of a greater epoch; the lease is to be taken
+ * again, with a greater one still.  -EOPNOTSUPP, -ERR_GAP: as uploader_check().
+ * -EINVAL: no epoch, or less than the last one.  Or the store's error.
+ */
+int uploader_take(struct uploader *u, uint64_t epoch);
+
+/*
  * Take care of a database: its path below the mount (its key in the bucket is
  * archive_escape's), its spool (stays the caller's, must outlive us), the last
  * TXID known to be confirmed, or 0.  What is in the spool is sent at once.  If
@@ -139,6 +171,12 @@ void uploader_notify(struct uploader *u, const char *path);
 void uploader_urge(struct uploader *u, const char *path);
 
 /*
+ * It may send now: what was refused is tried again at once, and what failed is,
+ * too.  Any thread; cheap.
+ */
+void uploader_wake(struct uploader *u);
+
+/*
  * Wait until what was sealed as batch txid, with time_ms in its header, is
  * confirmed, at most timeout_ms (-1: for ever).  ret_txid (may be NULL) gets the
  * TXID under which it is in the bucket: txid, or a lower one if it was merged.
@@ -159,8 +197,8 @@ int uploader_drain(struct uploader *u, int64_t timeout_ms);
 enum uploader_state {
 	UPLOADER_IDLE,	   /* nothing to do */
 	UPLOADER_BUSY,	   /* sealing or sending, now or when it is time */
-	UPLOADER_RETRYING, /* it failed, and will be tried again */
-	UPLOADER_CONFLICT, /* another writer has our slot: stopped */
+	UPLOADER_RETRYING, /* it failed or may not, and will be tried again */
+	UPLOADER_CONFLICT, /* another writer has our slot, or bucket: stopped */
 	UPLOADER_STOPPED,  /* something else that trying again cannot mend */
 };
 

@@ -10,124 +10,17 @@
 #include "base/cond.h"
 #include "base/error.h"
 #include "bucket/catalog.h"
+#include "bucket/lease_record.h"
 #include "ltx/header.h"
-#include "tests/unit/uploader_harness.h"
+#include "tests/unit/uploader_catalogs.h"
 
 #include "uploader/catalog.h"
-
-#define OTHER_ID "ffffffffffffffffffffffffffffffff"
-
-static struct {
-	char id[CATALOG_ID_SIZE]; /* as identified() was told */
-	unsigned told;
-	int fail; /* what identified() returns */
-} who;
-
-static struct fault_bucket *net(void)
-{
-	return &h.place.net;
-}
-
-static int identified(void *arg, const char *id)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&h.lock);
-
-	snprintf(who.id, sizeof(who.id), "%s", id);
-	who.told++;
-	return who.fail ? error_set(who.fail, "told to fail") : 0;
-}
-
-/* As start(), for a directory that knows the bucket by id. */
-static void start_as(const char *id)
-{
-	struct uploader_config config = {
-		.bucket = &net()->bucket,
-		.connections = 4,
-		.seal = harness_seal,
-		.confirmed = harness_confirmed,
-		.identified = identified,
-		.bucket_id = id,
-		.temp_dir = h.place.dir,
-	};
-
-	memset(&who, 0, sizeof(who));
-	assert_int_equal(uploader_new(&config, &h.u), 0);
-}
-
-/* What the bucket has now, whatever the network does; NULL: no catalog. */
-static struct catalog *catalog_now(void)
-{
-	struct catalog *c = NULL;
-	int rc = catalog_get(h.place.store, &c, NULL);
-
-	if (rc < 0 && rc != -ENOENT)
-		fail_msg("%s", error_message());
-	return c;
-}
-
-static void put_text(const char *text)
-{
-	struct bucket_put put = {
-		.key = CATALOG_KEY,
-		.data = text,
-		.fd = -1,
-		.size = strlen(text),
-	};
-
-	assert_int_equal(bucket_put(h.place.store, &put, NULL), 0);
-}
-
-/* Another program writes a catalog, or adds a line to the one that is there. */
-static void put_line(const char *id, const char *db, uint64_t txid)
-{
-	struct catalog_entry entry = { .page_size = 512, .txid = txid };
-	AUTO(buf) struct buf text = BUF_INIT(1 << 20);
-	AUTO(catalog) struct catalog *c = catalog_now();
-
-	if (!c)
-		assert_int_equal(catalog_new(id, &c), 0);
-	if (db)
-		assert_int_equal(catalog_note(c, db, &entry), 1);
-	assert_int_equal(catalog_print(c, &text), 0);
-	put_text(text.data);
-}
-
-static bool has_line(const char *db, struct catalog_entry *ret)
-{
-	AUTO(catalog) struct catalog *c = catalog_now();
-
-	return c && catalog_find(c, db, ret);
-}
-
-static bool is_live(const char *db)
-{
-	struct catalog_entry entry;
-
-	return has_line(db, &entry) && !entry.dropped;
-}
 
 static bool is_dropped_at(const char *db, uint64_t txid)
 {
 	struct catalog_entry entry;
 
 	return has_line(db, &entry) && entry.dropped && entry.txid == txid;
-}
-
-static uint64_t sealed_by_now(struct made_up_db *db)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&h.lock);
-
-	(void)held;
-	return db->sealed ? db->sealed : 1;
-}
-
-static struct made_up_db *add_with_commit(const char *path)
-{
-	struct made_up_db *db = add_new(path);
-
-	commit(db);
-	assert_int_equal(wait_for(db, sealed_by_now(db)), 0);
-	return db;
 }
 
 static uint64_t commit_like(struct made_up_db *db, struct batch_like like)
@@ -280,18 +173,6 @@ static void who_loses_the_race_to_create_joins_the_winner(void **state)
 	EVENTUALLY(LOCKED(who.told) == 1);
 	assert_string_equal(who.id, OTHER_ID);
 	assert_true(is_live("theirs"));
-}
-
-static unsigned races;
-
-static void race_to_change(struct fault_bucket *f)
-{
-	char db[32];
-
-	if (races++ < 3) {
-		snprintf(db, sizeof(db), "theirs%u", races);
-		put_line(OTHER_ID, db, 1);
-	}
 }
 
 static void who_loses_races_adds_its_line_to_theirs(void **state)
@@ -508,6 +389,10 @@ static void an_empty_bucket_is_not_the_one_of_before(void **state)
 	start_as("00112233445566778899aabbccddeeff");
 	assert_int_equal(uploader_check(h.u), -ERR_GAP);
 	assert_non_null(strstr(error_message(), "it is empty"));
+	/* Nor is it by the lease of somebody who began anew in it. */
+	put_object(LEASE_KEY, "{}");
+	assert_int_equal(uploader_check(h.u), -ERR_GAP);
+	assert_int_equal(uploader_take(h.u, 5), -ERR_GAP);
 	/* Nor later, should somebody go on. */
 	db = add_new("a");
 	commit(db);

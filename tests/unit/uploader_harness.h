@@ -7,10 +7,11 @@
  */
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "tests/unit/uploader_fixture.h"
 #include "uploader/uploader.h"
 
-enum { DBS = 8, CONFIRMED = 256 };
+enum { DBS = 8, CONFIRMED = 256, WAKES = 6 };
 
 struct made_up_db {
 	char path[32];
@@ -32,6 +33,10 @@ static struct {
 	struct made_up_db dbs[DBS];
 	unsigned n_dbs;
 	int64_t offset_ms;
+	int refuse;	/* what may_send() answers, */
+	unsigned allow; /* after it has answered 0 so many times */
+	unsigned asks;
+	bool wakes; /* from the third one on each refusal comes with a wake */
 } h;
 
 static inline struct made_up_db *db_of(const char *path)
@@ -83,6 +88,23 @@ static inline void harness_offset(void *arg, int64_t offset_ms)
 	h.offset_ms = offset_ms;
 }
 
+static inline int harness_may_send(void *arg)
+{
+	bool wakes = false;
+	int refuse = 0;
+
+	(void)lock(&h.lock);
+	if (++h.asks > h.allow)
+		refuse = h.refuse;
+	wakes = refuse && h.wakes && h.asks >= 3;
+	if (wakes && h.asks == 3 + WAKES)
+		h.refuse = 0;
+	(void)pthread_mutex_unlock(&h.lock);
+	if (wakes)
+		uploader_wake(h.u);
+	return refuse ? error_set(refuse, "node7 has the lease") : 0;
+}
+
 static inline int harness_set_up(void **state)
 {
 	memset(&h, 0, sizeof(h));
@@ -100,6 +122,7 @@ static inline void start(unsigned connections, int64_t interval_ms)
 		.seal = harness_seal,
 		.confirmed = harness_confirmed,
 		.clock_offset = harness_offset,
+		.may_send = harness_may_send,
 		.temp_dir = h.place.dir,
 	};
 
@@ -172,6 +195,14 @@ static inline void commit(struct made_up_db *db)
 		pthread_mutex_unlock(&h.lock);       \
 		value_;                              \
 	})
+
+static inline void refuse(int rc)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&h.lock);
+
+	(void)held;
+	h.refuse = rc;
+}
 
 static inline int wait_for(struct made_up_db *db, uint64_t txid)
 {

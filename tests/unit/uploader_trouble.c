@@ -137,6 +137,122 @@ static void who_waits_makes_the_pause_short(void **state)
 	assert_in_range(clock_monotonic_ms() - begin, 500, 5000);
 }
 
+static void while_it_may_not_send_nothing_is_asked_and_nothing_logged(
+	void **state)
+{
+	AUTO(buf) struct buf text = BUF_INIT(1 << 20);
+	struct made_up_db *waits = new_db("waits", 1, 3);
+	struct made_up_db *sent = new_db("sent", 0, 0);
+	struct made_up_db *new;
+	int before = log_begin();
+	int64_t begin;
+
+	h.refuse = -EBUSY;
+	start(2, 0);
+	add(waits, 0);
+	sent->sealed = 4;
+	add(sent, 4); /* looks whether the bucket has it; but not now */
+	new = add_new("new");
+	commit(new);
+	EVENTUALLY(LOCKED(h.asks) >= 9);
+	assert_int_equal(fault_read(net(), requests), 0);
+	assert_int_equal(status_of(waits).state, UPLOADER_RETRYING);
+	assert_string_equal(status_of(waits).error, "node7 has the lease");
+	assert_int_equal(status_of(waits).spool_batches, 3);
+	assert_int_equal(status_of(sent).state, UPLOADER_RETRYING);
+	assert_int_equal(status_of(new).spool_batches, 1);
+	assert_int_equal(uploader_wait(h.u, "new", 1, batch_time(1), 0, NULL),
+			 -ETIMEDOUT);
+	assert_non_null(strstr(error_message(), "node7 has the lease"));
+
+	/* By now the pauses are longer than this. */
+	begin = clock_monotonic_ms();
+	refuse(0);
+	uploader_wake(h.u);
+	assert_int_equal(wait_for(waits, 3), 0);
+	assert_int_equal(wait_for(new, 1), 0);
+	assert_in_range(clock_monotonic_ms() - begin, 0, 1200);
+	assert_settled(waits);
+	assert_string_equal(status_of(waits).error, "");
+	EVENTUALLY(status_of(sent).state == UPLOADER_STOPPED);
+	stop();
+	log_end(before, &text);
+	assert_int_equal(count(&text, "db=waits"), 0);
+	assert_int_equal(count(&text, "db=new"), 0);
+	assert_int_equal(count(&text, "lease"), 0);
+}
+
+static void a_wake_during_a_refusal_is_not_lost(void **state)
+{
+	struct made_up_db *db = new_db("a.db", 1, 2);
+	int64_t begin;
+
+	h.refuse = -EBUSY;
+	h.wakes = true;
+	start(1, 0);
+	add(db, 0);
+	EVENTUALLY(LOCKED(h.asks) >= 3);
+	begin = clock_monotonic_ms();
+	assert_int_equal(wait_for(db, 2), 0);
+	/* Even the shortest pauses would be longer together. */
+	assert_in_range(clock_monotonic_ms() - begin, 0, WAKES * 400);
+}
+
+static void it_is_asked_again_without_being_woken(void **state)
+{
+	struct made_up_db *db = new_db("a.db", 1, 1);
+
+	h.refuse = -EACCES; /* any error; and this one is not slow here */
+	start(1, 0);
+	add(db, 0);
+	EVENTUALLY(LOCKED(h.asks) >= 2);
+	refuse(0);
+	assert_int_equal(wait_for(db, 1), 0);
+}
+
+static void trouble_is_told_once_though_it_may_not_send_meanwhile(void **state)
+{
+	AUTO(buf) struct buf text = BUF_INIT(1 << 20);
+	struct made_up_db *db;
+	int before = log_begin();
+
+	net()->fail = -ECONNREFUSED;
+	start(1, 0);
+	db = add_new("a.db");
+	commit(db);
+	EVENTUALLY(strstr(status_of(db).error, "told to fail"));
+	refuse(-EBUSY);
+	uploader_wake(h.u);
+	EVENTUALLY(strstr(status_of(db).error, "node7"));
+	refuse(0);
+	uploader_wake(h.u);
+	EVENTUALLY(strstr(status_of(db).error, "told to fail"));
+	fault_set(net(), fail, 0);
+	uploader_wake(h.u);
+	assert_int_equal(wait_for(db, 1), 0);
+	assert_settled(db);
+	log_end(before, &text);
+	assert_int_equal(count(&text, "bucket does not answer"), 1);
+	assert_int_equal(count(&text, "uploading again"), 1);
+}
+
+static void who_is_told_that_it_is_fenced_stops(void **state)
+{
+	struct made_up_db *db = new_db("a.db", 1, 2);
+
+	h.refuse = -ERR_FENCED;
+	start(1, 0);
+	add(db, 0);
+	assert_int_equal(wait_for(db, 1), -ERR_FENCED);
+	assert_non_null(strstr(error_message(), "node7 has the lease"));
+	assert_int_equal(status_of(db).state, UPLOADER_CONFLICT);
+	assert_int_equal(status_of(db).spool_batches, 2);
+	refuse(0);
+	uploader_wake(h.u);
+	assert_int_equal(wait_for(db, 1), -ERR_FENCED);
+	assert_int_equal(fault_read(net(), requests), 0);
+}
+
 static void another_writer_stops_one_database_and_no_other(void **state)
 {
 	AUTO(buf) struct buf object = BUF_INIT(1 << 20);
@@ -475,6 +591,11 @@ int main(void)
 		TEST(lost_replies_of_every_put_lose_and_repeat_nothing),
 		TEST(a_bucket_that_comes_back_gets_everything),
 		TEST(who_waits_makes_the_pause_short),
+		TEST(while_it_may_not_send_nothing_is_asked_and_nothing_logged),
+		TEST(a_wake_during_a_refusal_is_not_lost),
+		TEST(it_is_asked_again_without_being_woken),
+		TEST(trouble_is_told_once_though_it_may_not_send_meanwhile),
+		TEST(who_is_told_that_it_is_fenced_stops),
 		TEST(another_writer_stops_one_database_and_no_other),
 		TEST(two_writers_of_one_log_end_with_one),
 		TEST(a_snapshot_that_fails_keeps_its_batch_but_not_who_waits),

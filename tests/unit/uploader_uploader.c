@@ -464,6 +464,25 @@ static void batches_that_wait_go_before_the_snapshot(void **state)
 	assert_int_equal(put_of(9, 1, 1), 5);
 }
 
+static void a_snapshot_is_asked_for_like_a_slot(void **state)
+{
+	struct made_up_db *db = new_db("a.db", 1, 1);
+
+	h.refuse = -EBUSY;
+	h.allow = 1;
+	start(1, 0);
+	add(db, 0);
+	assert_int_equal(wait_for(db, 1), 0);
+	EVENTUALLY(status_of(db).state == UPLOADER_RETRYING);
+	assert_string_equal(status_of(db).error, "node7 has the lease");
+	assert_int_equal(status_of(db).spool_batches, 1);
+	assert_false(object_exists(&h.place, "a.db", 9, 1, 1));
+	refuse(0);
+	uploader_wake(h.u);
+	assert_settled(db);
+	assert_true(object_exists(&h.place, "a.db", 9, 1, 1));
+}
+
 static void the_snapshot_does_not_wait_for_ever(void **state)
 {
 	struct made_up_db *db = new_db("a.db", 1, 100);
@@ -547,6 +566,7 @@ int main(void)
 		TEST(a_database_that_is_gone_has_nothing_to_seal),
 		TEST(every_state_has_a_name),
 		TEST(batches_that_wait_go_before_the_snapshot),
+		TEST(a_snapshot_is_asked_for_like_a_slot),
 		TEST(the_snapshot_does_not_wait_for_ever),
 		TEST(a_batch_that_is_being_merged_is_sent_once_it_is),
 		TEST(who_waits_for_a_merged_batch_gets_its_number),
