@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "bucket/lease.h"
 #include "bucket/url.h"
 #include "cli/node.h"
 #include "cli/outside.h"
@@ -32,6 +33,8 @@ struct mount_settings {
 	uint64_t pending_byte;
 	bool force;
 	const char *on_stop;
+	int64_t lease_ttl_ms;
+	const char *advertise;
 };
 
 static const struct option mount_options[] = {
@@ -62,6 +65,12 @@ static const struct option mount_options[] = {
 	OPTION(struct mount_settings, on_stop, .name = "on-stop",
 	       .kind = OPTION_TEXT, .value = "WHAT", .fallback = "leave",
 	       .help = "leave a mount in use dead, or unmount"),
+	OPTION(struct mount_settings, lease_ttl_ms, .name = "lease-ttl",
+	       .kind = OPTION_DURATION, .value = "DURATION", .fallback = "10s",
+	       .help = "how long others wait for one that is gone"),
+	OPTION(struct mount_settings, advertise, .name = "advertise-url",
+	       .kind = OPTION_TEXT, .value = "URL",
+	       .help = "where others can send writes while we have the lease"),
 	OPTION(struct mount_settings, log_level, .name = "log-level",
 	       .kind = OPTION_LEVEL, .value = "LEVEL", .fallback = "info",
 	       .help = "debug, info, warn or error"),
@@ -156,8 +165,8 @@ static void tell_new_bucket(const char *text)
 
 	if (bucket_url_parse(text, &url) == 0 && url.scheme == BUCKET_FILE &&
 	    access(url.path, F_OK) < 0 && errno == ENOENT)
-		log_info("the bucket's directory does not exist; the first "
-			 "upload makes it", "path=%s", log_quote(url.path));
+		log_info("the bucket's directory does not exist, and is made",
+			 "path=%s", log_quote(url.path));
 }
 
 static int serve(const struct mount_settings *s, const struct place *place,
@@ -175,6 +184,8 @@ static int serve(const struct mount_settings *s, const struct place *place,
 		.stop_timeout_ms = s->stop_timeout_ms,
 		.spool_max = s->spool_max,
 		.pending_byte = s->pending_byte,
+		.lease_ttl_ms = s->lease_ttl_ms,
+		.advertise = s->advertise,
 		.unmount_in_use = strcmp(s->on_stop, "unmount") == 0,
 		.ready = ready,
 		.arg = (void *)s,
@@ -210,6 +221,20 @@ static int parse_adopt(const char *text, enum adopt *ret)
 	return 0;
 }
 
+/* The store's clock has whole seconds. */
+enum { LEASE_TTL_MIN_MS = 1000 };
+
+static int check_lease(const struct mount_settings *s)
+{
+	if (s->lease_ttl_ms < LEASE_TTL_MIN_MS)
+		return error_set(-ERR_USAGE, "--lease-ttl: at least 1s");
+	if (s->advertise && strlen(s->advertise) >= LEASE_URL_SIZE)
+		return error_set(-ERR_USAGE,
+				 "--advertise-url: at most %d bytes",
+				 LEASE_URL_SIZE - 1);
+	return 0;
+}
+
 static int check_on_stop(const char *text)
 {
 	if (strcmp(text, "leave") == 0 || strcmp(text, "unmount") == 0)
@@ -225,7 +250,8 @@ static int run(const void *settings, char **operands)
 	enum adopt adopt;
 	int rc;
 
-	if (check_on_stop(s->on_stop) < 0 || parse_adopt(s->adopt, &adopt) < 0)
+	if (check_on_stop(s->on_stop) < 0 || check_lease(s) < 0 ||
+	    parse_adopt(s->adopt, &adopt) < 0)
 		return cli_fail_usage(&cmd_mount);
 	log_set_level(s->log_level);
 	if (s->ready_fd >= 0)

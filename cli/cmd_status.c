@@ -119,6 +119,25 @@ static void print_spool(const json_t *spool)
 		     bytes, max);
 }
 
+/* Who writes the bucket, as this mount has seen it last. */
+static void print_lease(const json_t *lease)
+{
+	if (!json_is_object(lease))
+		return;
+	(void)printf("lease   %s", text_of(lease, "state"));
+	if (json_integer_value(json_object_get(lease, "epoch")))
+		(void)printf(": '%s', epoch %lld, since %s, until %s",
+			     text_of(lease, "owner"),
+			     (long long)json_integer_value(
+				     json_object_get(lease, "epoch")),
+			     text_of(lease, "since"), text_of(lease, "until"));
+	if (json_is_string(json_object_get(lease, "url")))
+		(void)printf(", %s", text_of(lease, "url"));
+	(void)putchar('\n');
+	if (json_is_string(json_object_get(lease, "error")))
+		(void)printf("        %s\n", text_of(lease, "error"));
+}
+
 static int print_table(const json_t *status)
 {
 	AUTO(columns)
@@ -131,6 +150,7 @@ static int print_table(const json_t *status)
 
 	(void)printf("mount   %s\nbucket  %s\n", text_of(status, "mount"),
 		     text_of(status, "bucket"));
+	print_lease(json_object_get(status, "lease"));
 	if (json_is_string(json_object_get(status, "catalog_error")))
 		(void)printf("catalog %s\n", text_of(status, "catalog_error"));
 	print_spool(json_object_get(status, "spool"));

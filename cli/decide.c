@@ -103,12 +103,18 @@ static void try_later(struct decider *d, struct item *item)
 static void let_go(struct decider *d, struct item *item)
 {
 	const char *path = item->origin.path;
+	int rc;
 
 	if (item->origin.replaced)
 		d->config.replaced(d->config.arg, path);
 	/* A failure is capture's to log and to mend. */
 	(void)capture_let_go(d->capture, path);
-	gate_lift(d->config.gate, path, GATE_HISTORY);
+	rc = d->config.close_log(d->config.arg, path);
+	if (rc == 0)
+		gate_lift(d->config.gate, path, GATE_HISTORY);
+	else if (rc != -ECANCELED)
+		(void)gate_close(d->config.gate, path, GATE_HISTORY, -EBUSY,
+				 error_message());
 	if (item->origin.replaced)
 		d->config.forget(d->config.arg, path);
 	free_item(item);

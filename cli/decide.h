@@ -61,6 +61,13 @@ struct decider_config {
 	 */
 	void (*replaced)(void *arg, const char *path);
 	void (*forget)(void *arg, const char *path);
+
+	/*
+	 * Its state is decided and it is taken up, but not served yet: see to it
+	 * that no older writer can extend its log any more.  An error keeps it
+	 * closed; -ECANCELED: as asked.  May take long.
+	 */
+	int (*close_log)(void *arg, const char *path);
 	void *arg;
 };
 

@@ -42,6 +42,7 @@
 enum gate_reason {
 	GATE_HISTORY, /* local files, .litebucket and the bucket do not agree */
 	GATE_IN_USE,  /* other processes have the files open beneath the mount */
+	GATE_LEASE,   /* another node writes the bucket by now */
 	GATE_REASONS,
 };
 

@@ -359,7 +359,7 @@ static int look(struct missing *m)
 	log_warn("which databases the bucket has is not known; what is not in "
 		 "the directory is not restored",
 		 "error=%s", log_quote(error_message()));
-	return 0;
+	return 1;
 }
 
 int missing_restore(const struct missing_config *config)

@@ -49,8 +49,8 @@ struct missing_config {
 };
 
 /*
- * -ECANCELED: as asked.  -ENOMEM, or that .litebucket cannot be written.  A
- * bucket that does not answer in some seconds is none: that is logged, and 0.
+ * 1: which databases the bucket has could not be found out, which is logged.
+ * -ECANCELED: as asked.  -ENOMEM, or that .litebucket cannot be written.
  */
 int missing_restore(const struct missing_config *config);
 

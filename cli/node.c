@@ -15,9 +15,11 @@
 #include "cli/bucket_id.h"
 #include "cli/helper.h"
 #include "cli/missing.h"
+#include "cli/node_lease.h"
 #include "cli/outside.h"
 #include "cli/player.h"
 #include "cli/signals.h"
+#include "cli/tenure.h"
 #include "fuse/mount.h"
 #include "uploader/uploader.h"
 
@@ -94,7 +96,7 @@ static int identified(void *arg, const char *id)
  * ---------
  */
 
-const struct node_db *node_find(struct node *n, const char *path)
+struct node_db *node_find(struct node *n, const char *path)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
@@ -145,6 +147,7 @@ static void appeared(void *arg, const char *path, struct spool *spool,
 			.path = strdup(path),
 			.spool = spool,
 			.confirmed = last_confirmed,
+			.closing = PTHREAD_MUTEX_INITIALIZER,
 		};
 	if (!db || !db->path || remember(n, db, &joined) < 0) {
 		log_error("database is not uploaded", "db=%s error=%s",
@@ -158,8 +161,7 @@ static void appeared(void *arg, const char *path, struct spool *spool,
 		hand_over(n, db);
 }
 
-/* Number i; NULL: there are not so many.  The list may grow meanwhile. */
-static struct node_db *nth(struct node *n, size_t i)
+struct node_db *node_nth(struct node *n, size_t i)
 {
 	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
@@ -181,7 +183,7 @@ static void join_databases(struct node *n)
 		found = n->n_dbs;
 	}
 	for (size_t i = 0; i < found; i++)
-		hand_over(n, nth(n, i));
+		hand_over(n, node_nth(n, i));
 }
 
 static void forget_databases(struct node *n)
@@ -241,7 +243,7 @@ static void changed_outside(void *arg, const char *path)
 
 static const char *nth_database(void *arg, size_t i)
 {
-	struct node_db *db = nth(arg, i);
+	struct node_db *db = node_nth(arg, i);
 
 	return db ? db->path : NULL;
 }
@@ -277,6 +279,7 @@ static int open_uploader(struct node *n)
 		.clock_offset = clock_offset,
 		.bucket_id = id,
 		.identified = identified,
+		.may_send = node_lease_may_send,
 		.arg = n,
 		.temp_dir = n->temp_dir,
 	};
@@ -333,6 +336,7 @@ static int open_decider(struct node *n)
 		.adopt = n->config.adopt,
 		.replaced = replaced,
 		.forget = forget,
+		.close_log = node_lease_close_log,
 		.arg = n,
 	};
 
@@ -349,14 +353,20 @@ static int prepare(void *arg)
 		.is_new = n->is_new,
 		.cancel = &n->cancel,
 	};
+	int rc = node_lease_seek(n);
 
+	if (rc < 0)
+		return rc;
 	/* It has taken its time already. */
 	if (n->silent) {
 		log_warn("which databases the bucket has is not known; what is "
 			 "not in the directory is not restored", NULL);
+		n->incomplete = true;
 		return 0;
 	}
-	return missing_restore(&config);
+	rc = missing_restore(&config);
+	n->incomplete = rc > 0;
+	return rc < 0 ? rc : 0;
 }
 
 static int open_capture(struct node *n)
@@ -364,6 +374,7 @@ static int open_capture(struct node *n)
 	const struct capture_config config = {
 		.dirfd = n->config.dirfd,
 		.prepare = prepare,
+		.epoch = node_lease_epoch,
 		.found = found,
 		.appeared = appeared,
 		.committed = committed,
@@ -432,6 +443,7 @@ int node_open(struct node *n)
 		return rc;
 	if (atomic_load(&n->stopping))
 		return error_set(-ECANCELED, "stopped while starting");
+	node_lease_serve(n);
 	join_databases(n);
 	n->n_found = n->n_dbs + atomic_load(&n->gate.held);
 	return decider_start(n->decider, n->capture);
@@ -540,7 +552,7 @@ static void report_spools(struct node *n)
 {
 	struct node_db *db;
 
-	for (size_t i = 0; (db = nth(n, i)); i++) {
+	for (size_t i = 0; (db = node_nth(n, i)); i++) {
 		const char *path = db->path;
 		struct uploader_status status;
 
@@ -563,6 +575,7 @@ static int seal_and_send(struct node *n)
 
 	/* Nobody writes any more, so nothing needs its quiet time. */
 	capture_settle_all(n->capture, atomic_load(&n->stop_at_ms));
+	node_lease_seal(n);
 	left = atomic_load(&n->stop_at_ms) - clock_monotonic_ms();
 	rc = uploader_drain(n->uploader, left > 0 ? left : 0);
 	if (rc < 0)
@@ -589,7 +602,12 @@ int node_close(struct node *n)
 		rc = seal_and_send(n);
 	/* The bucket's time is over; what is left is this machine's work. */
 	signals_deadline(CLOSE_MS + (int64_t)n->n_dbs * CLOSE_ONE_MS);
+	tenure_stop(n->tenure);
+	if (n->mounted && rc == 0)
+		tenure_close(n->tenure);
 	uploader_free(TAKE(n->uploader));
+	tenure_release(n->tenure, rc == 0 && node_lease_is_clean(n));
+	tenure_free(TAKE(n->tenure));
 	capture_close(TAKE(n->capture));
 	player_free(TAKE(n->player));
 	helper_free(TAKE(n->helper));

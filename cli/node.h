@@ -13,11 +13,12 @@
  *
  *	node_init -> node_open -> node_serve (until stopped) -> node_close
  *
- * The way up: bucket, uploader, capture, which first has the databases restored
- * that only the bucket has; then those that it found are given to the uploader,
- * then the mount.  The way down is the reverse:
- * nothing is written any more, so everything can be sealed; what is sealed is
- * sent while time lasts; and what was not sent waits in the spool.
+ * The way up: bucket, uploader, capture, which first waits for the lease
+ * (cli/tenure.h), and has the databases restored that only the bucket has; then
+ * those that it found are given to the uploader, then the mount.  The way down
+ * is the reverse: nothing is written any more, so everything can be sealed; what
+ * is sealed is sent while time lasts; what was not sent waits in the spool; and
+ * the lease is given up.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -26,6 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "capture/capture.h"
 #include "cli/decide.h"
 #include "cli/gate.h"
 
@@ -37,6 +39,7 @@ struct mount;
 struct outside;
 struct player;
 struct spool;
+struct tenure;
 struct uploader;
 
 /* All strings stay the caller's, and outlive the node. */
@@ -53,6 +56,8 @@ struct node_config {
 	bool unmount_in_use;	 /* at the end, see fuse/mount.h */
 	uint64_t spool_max; /* bytes of all spools; 0: no bound */
 	uint64_t pending_byte;	 /* SQLite's first lock byte (D39) */
+	int64_t lease_ttl_ms;	 /* of the lease */
+	const char *advertise;	 /* where writes can be sent, or NULL */
 
 	/* The mount is there, and will answer.  In node_serve(). */
 	void (*ready)(size_t databases, void *arg);
@@ -64,6 +69,12 @@ struct node_db {
 	struct spool *spool;	 /* capture's */
 	uint64_t confirmed;	 /* when it appeared */
 	_Atomic(char *) refused; /* why it is not uploaded, or NULL */
+
+	/* How far its log is closed for older epochs (R4). */
+	pthread_mutex_t closing; /* guards what follows; outermost */
+	uint32_t sealed_epoch;	 /* in which barrier was sealed; 0: none */
+	uint32_t closed_epoch;	 /* in which it is in the bucket */
+	struct capture_point barrier;
 };
 
 struct node {
@@ -84,14 +95,18 @@ struct node {
 	struct capture *capture;
 	struct outside *outside;
 	struct decider *decider;
+	struct tenure *tenure; /* NULL: the store cannot keep a lease */
 	size_t n_found; /* databases at the start */
 	bool is_new;	/* the directory was never joined to a bucket */
 	bool silent;	/* the bucket did not answer at the start */
+	bool incomplete; /* what it has could not be found out then */
 	char temp_dir[64]; /* on the databases' own disk */
 
 	pthread_mutex_t lock; /* guards all below; held for calls that only wake somebody */
 	struct mount *mount;
 	bool mounted; /* at some time; something may have been written */
+	bool served; /* capture and uploader are there */
+	uint32_t epoch; /* the last that was taken; 0: none */
 	bool joined; /* what appears from now on goes to the uploader at once */
 	struct node_db **dbs; /* only ever grows */
 	size_t n_dbs;
@@ -129,7 +144,10 @@ int node_close(struct node *n);
 /*
  * What the node knows of a database, or NULL; it stays until node_close().
  */
-const struct node_db *node_find(struct node *n, const char *path);
+struct node_db *node_find(struct node *n, const char *path);
+
+/* Number i; NULL: there are not so many.  The list may grow meanwhile. */
+struct node_db *node_nth(struct node *n, size_t i);
 
 /* The wall clock as the bucket has it, as far as that is known. */
 int64_t node_now_ms(struct node *n);

@@ -9,6 +9,7 @@
 #include "bucket/bucket.h"
 #include "capture/capture.h"
 #include "cli/report.h"
+#include "cli/tenure.h"
 #include "fuse/control.h"
 #include "ltx/header.h"
 #include "ltx/name.h"
@@ -378,6 +379,28 @@ static json_t *json_of_spool(struct node *n)
 	return o;
 }
 
+/* Null: the store cannot keep one. */
+static json_t *json_of_lease(struct node *n)
+{
+	struct tenure_status s;
+	json_t *o = json_object();
+
+	if (!n->tenure) {
+		json_decref(o);
+		return json_null();
+	}
+	tenure_status(n->tenure, &s);
+	report_field(&o, "state", json_string(tenure_state_name(s.state)));
+	report_field(&o, "owner", report_json_text(s.lease.owner));
+	report_field(&o, "url", report_json_text(*s.lease.url ? s.lease.url :
+								 NULL));
+	report_field(&o, "epoch", json_integer((json_int_t)s.lease.epoch));
+	report_field(&o, "since", report_json_time(s.lease.acquired_ms));
+	report_field(&o, "until", report_json_time(s.lease.expires_ms));
+	report_field(&o, "error", report_json_text(*s.error ? s.error : NULL));
+	return o;
+}
+
 static int print_status(const struct report *r, struct buf *ret)
 {
 	struct node *n = r->node;
@@ -391,6 +414,7 @@ static int print_status(const struct report *r, struct buf *ret)
 	report_field(&d, "bucket", report_json_text(n->bucket->url));
 	report_field(&d, "catalog_error",
 		     report_json_text(*error ? error : NULL));
+	report_field(&d, "lease", json_of_lease(n));
 	report_field(&d, "spool", json_of_spool(n));
 	report_field(&d, "databases", json_incref(r->databases));
 	report_field(&d, "aside", json_aside(n));
