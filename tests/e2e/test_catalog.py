@@ -3,6 +3,7 @@ import json
 import pathlib
 import re
 import sqlite3
+import time
 import urllib.parse
 
 import pytest
@@ -103,19 +104,29 @@ def test_an_idle_mount_and_its_restart_leave_the_catalog_alone(file_bucket, moun
         sync(data / "app.db")
         wait_for_line(file_bucket, "app.db")
         before = file_bucket.read("catalog.json")
-    with mount(file_bucket) as data:
         write(data / "app.db", "two")
         sync(data / "app.db")
-    assert file_bucket.read("catalog.json") == before
+        time.sleep(2)
+        assert file_bucket.read("catalog.json") == before
+    with mount(file_bucket) as data:
+        write(data / "app.db", "three")
+        sync(data / "app.db")
+    # But for the epoch, which begins with the mount.
+    after = catalog_of(file_bucket)
+    assert (after.pop("epoch"), after) == (2, {name: value for name, value in json.loads(before).items()
+                                               if name != "epoch"})
 
 
-def test_two_mounts_of_one_bucket_keep_each_others_lines(bucket, mount):
-    with mount(bucket, name="first") as first, mount(bucket, name="second") as second:
+def test_two_mounts_that_follow_each_other_keep_each_others_lines(bucket, mount):
+    with mount(bucket, name="first") as first:
         for i in range(4):
             write(first / f"a{i}.db", "x")
-            write(second / f"b{i}.db", "x")
         for i in range(4):
             sync(first / f"a{i}.db")
+    with mount(bucket, name="second") as second:
+        for i in range(4):
+            write(second / f"b{i}.db", "x")
+        for i in range(4):
             sync(second / f"b{i}.db")
     assert set(catalog_of(bucket)["databases"]) == {f"{c}{i}.db" for c in "ab" for i in range(4)}
     first_id, second_id = (pathlib.Path(m.directory, ".litebucket", "bucket").read_text()

@@ -74,8 +74,8 @@ def named_points():
 
 # How far the work gets within a second or two: a point's first passes, and later ones.
 LATEST_PASS = 20
-# The catalog is written once a second at most.
-LATEST_PASSES = {"catalog-due": 3, "catalog-put": 3}
+# The catalog is written once a second at most, and the lease every three seconds.
+LATEST_PASSES = {"catalog-due": 3, "catalog-put": 3, "lease-taken": 1, "lease-put": 4}
 
 
 def killed_while_starting(data):

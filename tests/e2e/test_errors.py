@@ -410,8 +410,17 @@ def test_a_full_disk_under_a_file_bucket(mount, work, small_disk):
 
 # --- two writers
 
+def without_lease(first, mount):
+    """A second mount, as somebody has removed the lease that the first does not renew soon."""
+    first.wait_for_log("all logs are closed")
+    first.bucket.remove("lock.json")
+    return mount(first.bucket, name="second")
+
+
 def test_the_second_of_two_mounts_on_one_database_stops_and_says_so(bucket, mount, work):
-    with mount(bucket, name="first") as first, mount(bucket, name="second") as second:
+    """Both believe to have the lease; the slots keep them apart."""
+    with (mount(bucket, "--lease-ttl", "600s", name="first") as first,
+          without_lease(first, mount) as second):
         commit(first / "app.db", "first's")
         sync(first / "app.db")
         commit(second / "app.db", "second's")
@@ -460,14 +469,13 @@ def test_another_bucket_than_before_is_not_taken_for_it(bucket, mount, work):
     assert texts(work / "again") == ["one", "two"]
 
 
-def test_a_bucket_directory_is_made_by_the_first_upload_and_by_nothing_else(mount, work):
+def test_a_bucket_directory_is_made_by_the_first_mount_and_by_nothing_else(mount, work):
     bucket = harness.FileBucket(work / "not" / "there")
     for verb in (["list"], ["history"], ["restore", "-o", work / "db"]):
         refused(NOT_FOUND, "no bucket", *verb, bucket.url_of("app.db"))
     with mount(bucket) as data:
         assert json.loads(litebucket("status", "--json", data.point).stdout)["databases"] == []
-        assert not (work / "not").exists()
-        data.wait_for_log("the first upload makes it.* path=.*/not/there")
+        data.wait_for_log("does not exist, and is made.* path=.*/not/there")
         commit(data / "app.db", "one")
         sync(data / "app.db")
     restore(bucket, "app.db", work / "restored")
