@@ -449,6 +449,7 @@ static void forget(struct db *db)
 {
 	db_detach(db);
 	db->position = (struct position){ 0 };
+	db->last_epoch = 0;
 	db->page_size = db->commit = 0;
 	db->dbsum = 0;
 	db->compare = db->in_doubt = false;

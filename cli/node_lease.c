@@ -203,7 +203,10 @@ int node_lease_close_log(void *arg, const char *path)
 
 /* -------------------------------------------------------------- who has it */
 
-/* Whoever has a database open goes on with it; nobody else begins. */
+/*
+ * Nobody opens one any more.  Who has one open goes on reading, and in WAL mode
+ * writing; with a rollback journal the next write has to open that, and fails.
+ */
 static void close_databases(struct node *n)
 {
 	struct tenure_status status;

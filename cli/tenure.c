@@ -222,10 +222,11 @@ static int take_lease(struct tenure *t)
 		return rc;
 	note_attempt(t);
 	rc = lease_take(t->lease, known);
+	if (rc < 0)
+		return rc;
 	FAILPOINT("lease-taken");
-	if (rc == 0)
-		note_epoch(t);
-	return rc;
+	note_epoch(t);
+	return 0;
 }
 
 static bool is_held(const struct tenure *t)
