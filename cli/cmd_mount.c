@@ -70,7 +70,7 @@ static const struct option mount_options[] = {
 	       .help = "how long others wait for one that is gone"),
 	OPTION(struct mount_settings, advertise, .name = "advertise-url",
 	       .kind = OPTION_TEXT, .value = "URL",
-	       .help = "where others can send writes while we have the lease"),
+	       .help = "where others can send their writes"),
 	OPTION(struct mount_settings, log_level, .name = "log-level",
 	       .kind = OPTION_LEVEL, .value = "LEVEL", .fallback = "info",
 	       .help = "debug, info, warn or error"),
