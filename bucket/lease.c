@@ -77,10 +77,14 @@ void lease_free(struct lease *l)
 	free(l);
 }
 
-/* Whatever this life sent, and is still on its way, is nobody's now. */
+/*
+ * Whatever this life sent, and is still on its way, is nobody's now.  Others
+ * may have come in between, so those before it count no more than they do.
+ */
 static void end_life(struct lease *l)
 {
 	lease_holder_make(l->holder);
+	memset(l->formers, 0, sizeof(l->formers));
 	l->held = l->inherited = false;
 	l->before[0] = '\0';
 	l->safe_until_ms = 0;

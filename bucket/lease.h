@@ -60,7 +60,10 @@ struct lease_config {
 	const char *url;       /* where writes can be sent, or NULL */
 	int64_t ttl_ms;	       /* 0: LEASE_TTL_MS */
 
-	/* Holders that are over for certain, each "" or as lease_holder() was. */
+	/*
+	 * Holders that are over for certain, each "" or as lease_holder() was.
+	 * For the first life alone.
+	 */
 	char formers[LEASE_FORMERS][LEASE_HOLDER_SIZE];
 };
 

@@ -106,6 +106,28 @@ static void a_life_that_is_over_is_not_waited_for(void **state)
 	lease_free(again);
 }
 
+/* Somebody removes the record, and puts an older one in its place. */
+static void behind_another_life_a_former_one_is_a_stranger(void **state)
+{
+	AUTO(buf) struct buf text = BUF_INIT(LEASE_RECORD_MAX + 1);
+	struct two *t = *state;
+	struct lease_config config = { .bucket = t->bucket, .owner = "a" };
+	const char *key = LEASE_KEY;
+	struct lease *again;
+
+	strcpy(config.formers[0], lease_holder(t->a));
+	assert_int_equal(lease_take(t->a, 0), 0);
+	record_now(t, &text);
+	assert_int_equal(buf_append(&text, "", 1), 0);
+	assert_int_equal(lease_new(&config, &again), 0);
+	assert_int_equal(lease_take(again, 0), 0);
+	assert_int_equal(bucket_remove(t->bucket, &key, 1), 0);
+	assert_int_equal(lease_renew(again), -ERR_FENCED);
+	put_record(t, text.data);
+	assert_int_equal(lease_take(again, 0), -EBUSY);
+	lease_free(again);
+}
+
 /* ------------------------------------------------- renewing and losing */
 
 static void what_is_renewed_is_not_taken(void **state)
@@ -440,6 +462,7 @@ int main(void)
 		TEST(the_last_epoch_is_the_end),
 		TEST(the_owners_name_says_nothing),
 		TEST(a_life_that_is_over_is_not_waited_for),
+		TEST(behind_another_life_a_former_one_is_a_stranger),
 		TEST(what_is_renewed_is_not_taken),
 		TEST(it_expires_by_the_stores_clock),
 		TEST(what_expired_and_nobody_took_is_renewed),
