@@ -56,6 +56,7 @@ typedef Node {
 	byte spool[SLOTS + 2];
 	bool marker;		/* fenced, and not yet at the end of that */
 	bool power_lost;	/* not a file: the boot id differs */
+	byte life;		/* the last epoch in which it closed the log, or 0 */
 
 	/* In memory. */
 	mtype role;
@@ -219,10 +220,20 @@ inline slot_reply()
 
 /* ---- Lease ---- */
 
+/*
+ * Was the last holder a life of this directory that had closed the log?  All
+ * that one has under way lies in the spool.
+ */
+#ifdef NO_LIFE_CLOSED
+#define FORMER_LIFE (lock.holder == n + 1)
+#else
+#define FORMER_LIFE (lock.holder == n + 1 && lock.generation == my.life)
+#endif
+
 /* The new epoch is above the lock's, the log's and the spool's: lock.json may be lost. */
 inline lease_take()
 {
-	my.closed = lock.clean;
+	my.closed = lock.clean || FORMER_LIFE;
 	node[0].releasing = 0;	/* releases of earlier epochs can do nothing now */
 	node[1].releasing = 0;
 	lock.generation++;
@@ -243,7 +254,8 @@ inline lease_take()
 	lock.clean = false;
 	my.epoch = lock.generation;
 	my.role = TAKING;
-	printf("%c  lease_take: epoch %d; clean hand-over: %d\n", NAME(n), my.epoch, my.closed);
+	my.life = (my.closed -> my.epoch : 0);
+	printf("%c  lease_take: epoch %d; found closed: %d\n", NAME(n), my.epoch, my.closed);
 #ifdef NO_BARRIER
 	my.closed = true;
 #endif
@@ -323,6 +335,7 @@ inline serve()
 {
 	printf("%c  the log is closed: primary of epoch %d\n", NAME(n), my.epoch);
 	my.closed = true;
+	my.life = my.epoch;
 	my.barrier = 0;
 	my.role = PRIMARY
 }
@@ -444,6 +457,7 @@ inline lose_power()
 {
 	power_losses++;
 	my.power_lost = true;
+	my.life = 0;		/* another boot */
 	i = commits;
 	do
 	:: i > 0 && (my.file & (1 << (i - 1))) == 0 -> i--
@@ -468,6 +482,9 @@ inline lose_disk()
 	my.confirmed = 0;
 	my.marker = false;
 	my.power_lost = false;
+#ifndef NO_LIFE_IN_PLACE
+	my.life = 0;		/* another directory, even if it is a copy */
+#endif
 	spool_clear()
 }
 
@@ -613,7 +630,9 @@ end:	do
 		locks_lost++;
 		lock.generation = 0;
 		lock.holder = 0;
-		lock.clean = false }
+		lock.clean = false;
+		node[0].life = 0;	/* no later record names it */
+		node[1].life = 0 }
 #ifdef SETTLES
 	:: d_step { timeout -> must(settles, OUT_OF_BOUNDS || SETTLED(0, 1) || SETTLED(1, 0)) } break
 #endif
