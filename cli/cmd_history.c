@@ -54,6 +54,8 @@ static int add_point(const struct restorer_point *p, void *arg)
 	report_field(&o, "txid", report_json_txid(p->txid));
 	report_field(&o, "time", report_json_time(p->timestamp_ms));
 	report_field(&o, "kind", json_string(kind_name(p->kind)));
+	report_field(&o, "epoch", p->epoch ? json_integer(p->epoch) :
+					     json_null());
 	report_field(&o, "level", json_integer(p->level));
 	report_field(&o, "object_size", json_integer((json_int_t)p->size));
 	report_field(&o, "page_size", json_integer(p->page_size));

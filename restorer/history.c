@@ -9,6 +9,12 @@
 
 #include "restorer/restorer.h"
 
+/* Another program means something else by a node id. */
+static uint32_t epoch_of(const struct ltx_header *header)
+{
+	return header->post_dbsum ? (uint32_t)(header->node_id >> 32) : 0;
+}
+
 static int load_point(const struct choice *c, const struct archive_file *file,
 		      struct restorer_point *ret)
 {
@@ -26,6 +32,7 @@ static int load_point(const struct choice *c, const struct archive_file *file,
 		.commit = header.commit,
 		.kind = header.kind,
 		.ours = header.post_dbsum != 0,
+		.epoch = epoch_of(&header),
 		.dbsum = header.post_dbsum,
 	};
 	return 0;

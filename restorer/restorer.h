@@ -99,6 +99,7 @@ struct restorer_point {
 	uint32_t page_size, commit;
 	uint32_t kind;	/* enum ltx_kind */
 	bool ours;	/* it has a rolling checksum */
+	uint32_t epoch; /* of its writer; 0: not known */
 	uint64_t dbsum; /* after it; 0: not known */
 };
 
