@@ -389,7 +389,7 @@ def test_what_was_committed_while_the_bucket_was_away_is_decided_at_the_next_sta
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_after_a_loss_of_power_the_file_is_rolled_forward(bucket, mount, work, journal):
     """The disk has an older state than what was captured and sent (D20)."""
-    with mount(bucket, name="data") as data:
+    with mount(bucket, "--lease-ttl", "1s", name="data") as data:
         commit(data / "app.db", 1, journal=journal)
         writer = sqlite3.connect(data / "app.db", isolation_level=None)
         writer.execute("INSERT INTO t VALUES(2)")
@@ -421,7 +421,7 @@ def test_after_a_loss_of_power_the_file_is_rolled_forward(bucket, mount, work, j
 def test_what_only_the_spool_has_is_rolled_forward_without_the_bucket(file_bucket, mount, work,
                                                                       journal):
     """Sealed, and not sent: the spool leads from nothing to the position."""
-    with mount(file_bucket, name="data", environment={
+    with mount(file_bucket, "--lease-ttl", "1s", name="data", environment={
             "LITEBUCKET_FAILPOINT": "put-sent:kill:1"}) as data:
         commit_and_die(data, 1, journal)
         data.kill()
@@ -497,7 +497,7 @@ def test_after_a_clean_stop_an_older_copy_is_somebodys_change(file_bucket, mount
 
 
 def test_in_another_boot_a_newer_file_is_what_counts(file_bucket, mount, work):
-    with mount(file_bucket, name="data") as data:
+    with mount(file_bucket, "--lease-ttl", "1s", name="data") as data:
         commit(data / "app.db", 1, journal="wal")
         sync(data / "app.db")
         data.kill()
@@ -514,7 +514,7 @@ def test_in_another_boot_a_newer_file_is_what_counts(file_bucket, mount, work):
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_what_cannot_be_rolled_forward_yet_waits_and_others_do_not(file_bucket, mount, work,
                                                                    journal):
-    with mount(file_bucket, name="data") as data:
+    with mount(file_bucket, "--lease-ttl", "1s", name="data") as data:
         commit(data / "app.db", 1, journal=journal)
         commit(data / "other.db", 7)
         writer = sqlite3.connect(data / "app.db", isolation_level=None)
@@ -565,7 +565,7 @@ def test_whoever_removes_a_database_that_is_decided_does_not_keep_its_directory(
         "link": lambda at: os.link(at / "app.db", at / "second.db"),
         "create": lambda at: os.open(at / "app.db-journal", os.O_CREAT | os.O_RDWR),
     }
-    with mount(file_bucket) as data:
+    with mount(file_bucket, "--lease-ttl", "1s") as data:
         for name in changes:
             (data / name).mkdir()
             commit(data / name / "app.db", 1)
@@ -597,7 +597,7 @@ POINTS = ["adopt-aside", "adopt-incoming", "adopt-decided", "adopt-sides", "adop
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_while_it_rolls_forward_it_is_old_or_new(file_bucket, mount, work, point):
-    with mount(file_bucket, name="data") as data:
+    with mount(file_bucket, "--lease-ttl", "1s", name="data") as data:
         commit(data / "app.db", 1, journal="wal")
         writer = sqlite3.connect(data / "app.db", isolation_level=None)
         writer.execute("INSERT INTO t VALUES(2)")

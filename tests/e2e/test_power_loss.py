@@ -85,7 +85,7 @@ def test_a_power_loss_takes_no_commit_that_was_synced(
         pytest.skip("LazyFS loses all or nothing")
     disk = lossy()
     past = Past(file_bucket, work)
-    data = mount(file_bucket, "--upload-interval", "20ms", name="disk/data")
+    data = mount(file_bucket, "--upload-interval", "20ms", "--lease-ttl", "1s", name="disk/data")
     data.log = work / "data.log"
     with data:
         def start_writer():
@@ -101,7 +101,7 @@ def test_a_power_loss_that_takes_names_takes_no_commit_that_was_synced(
         file_bucket, mount, work, soak, c_client, disk, journal, synchronous, promised):
     d = disk("--names")
     past = Past(file_bucket, work)
-    data = mount(file_bucket, "--upload-interval", "20ms", name="disk/data")
+    data = mount(file_bucket, "--upload-interval", "20ms", "--lease-ttl", "1s", name="disk/data")
     data.log = work / "data.log"
     data.directory.mkdir()
     sync_directory(d.path)
@@ -118,7 +118,7 @@ def test_a_power_loss_in_the_middle_of_sealing_undoes_nothing_in_the_bucket(
     """The batch that is finished at the next start is of the life that ended, as the position is."""
     d = disk()
     past = Past(file_bucket, work)
-    data = mount(file_bucket, "--upload-interval", "20ms", name="disk/data",
+    data = mount(file_bucket, "--upload-interval", "20ms", "--lease-ttl", "1s", name="disk/data",
                  environment={"LITEBUCKET_FAILPOINT": f"{point}:kill:12", "LITEBUCKET_BOOT": "one"})
     data.log = work / "data.log"
     with data:
