@@ -157,5 +157,5 @@ MANNERS = {
 try:
     MANNERS[MANNER]()
 except sqlite3.Error as failure:
-    note(f"{type(failure).__name__}: {failure}")
+    note(f"{type(failure).__name__}: {failure} ({failure.sqlite_errorname})")
 print(json.dumps(result))
