@@ -151,7 +151,7 @@ static int recover(struct replica *r)
 			continue;
 		shm_set_mark(r->shm, i,
 			     i == 1 && r->end.frames ? r->end.frames :
-						       (uint32_t)SHM_MARK_UNUSED);
+						       replica_idle_mark(i));
 		shm_unlock(r->shm, SHM_READ_0 + i, 1);
 	}
 	io_random(&r->change, sizeof(r->change));

@@ -253,9 +253,21 @@ static void retract(struct replica *r)
 	(void)io_pwrite(r->wal, zeros, sizeof(zeros), offset);
 }
 
+/* Some other program's checkpoint may have put it out of use. */
+static void keep_low_mark(struct replica *r)
+{
+	if (shm_mark(r->shm, REPLICA_LOW_MARK) != (uint32_t)SHM_MARK_UNUSED ||
+	    shm_lock(r->shm, SHM_READ_0 + REPLICA_LOW_MARK, 1) < 0)
+		return;
+	shm_set_mark(r->shm, REPLICA_LOW_MARK,
+		     replica_idle_mark(REPLICA_LOW_MARK));
+	shm_unlock(r->shm, SHM_READ_0 + REPLICA_LOW_MARK, 1);
+}
+
 /* New readers find a mark, also those that may not set one. */
 static void mark_for_readers(struct replica *r)
 {
+	keep_low_mark(r);
 	for (unsigned i = 1; i < SHM_READERS; i++) {
 		if (shm_lock(r->shm, SHM_READ_0 + i, 1) < 0)
 			continue;

@@ -27,8 +27,7 @@ static uint32_t safe_frame(struct replica *r)
 			safe = mark;
 			continue;
 		}
-		shm_set_mark(r->shm, i,
-			     i == 1 ? safe : (uint32_t)SHM_MARK_UNUSED);
+		shm_set_mark(r->shm, i, i == 1 ? safe : replica_idle_mark(i));
 		shm_unlock(r->shm, SHM_READ_0 + i, 1);
 	}
 	return safe;
@@ -124,7 +123,7 @@ int replica_reset(struct replica *r)
 	FAILPOINT("replica-reset-counted");
 	shm_set_mark(r->shm, 1, 0);
 	for (unsigned i = 2; i < SHM_READERS; i++)
-		shm_set_mark(r->shm, i, (uint32_t)SHM_MARK_UNUSED);
+		shm_set_mark(r->shm, i, replica_idle_mark(i));
 	FAILPOINT("replica-reset-marked");
 	replica_publish(r);
 	FAILPOINT("replica-reset");

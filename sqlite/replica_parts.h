@@ -37,6 +37,20 @@ struct replica {
 /* Bytes 18 and 19 of a replica's page 1. */
 enum { REPLICA_VERSIONS = 18, REPLICA_WRITE = 3, REPLICA_READ = 2 };
 
+/*
+ * A reader that may not write the index has to find a mark that is not behind the
+ * header it has read, or gets SQLITE_READONLY_CANTINIT.  That header may be an
+ * older one by the time it looks for the mark.  So the last mark is zero while
+ * nobody uses it: then such a reader sees that the header has changed, and begins
+ * again.
+ */
+enum { REPLICA_LOW_MARK = SHM_READERS - 1 };
+
+static inline uint32_t replica_idle_mark(unsigned i)
+{
+	return i == REPLICA_LOW_MARK ? 0 : (uint32_t)SHM_MARK_UNUSED;
+}
+
 uint32_t replica_lock_page(uint32_t page_size);
 void replica_publish(struct replica *r);
 /* The hashes of committed pages, as they are in the bucket, added up. */

@@ -381,6 +381,57 @@ static void the_log_stays_short_between_readers(void **state)
 	end(&w);
 }
 
+/* The last read mark, which is at this place of the -shm (wal-index). */
+enum { LAST_MARK = 96 + 4 + 4 * (SHM_READERS - 1) };
+
+static void put_last_mark(int fd, uint32_t mark)
+{
+	assert_int_equal(pwrite(fd, &mark, sizeof(mark), LAST_MARK),
+			 sizeof(mark));
+}
+
+static void assert_low_mark(int fd)
+{
+	uint32_t mark;
+
+	assert_int_equal(pread(fd, &mark, sizeof(mark), LAST_MARK),
+			 sizeof(mark));
+	assert_int_equal(mark, 0);
+}
+
+/* Who may not set one, and has read a header that is no longer the last. */
+static void a_late_reader_always_finds_a_mark(void **state)
+{
+	struct replica *r = NULL;
+	struct world w;
+	char path[96];
+	int fd;
+
+	(void)state;
+	begin(&w, 1024);
+	for (int i = 0; i < 50; i++)
+		transfer(&w);
+	assert_int_equal(
+		open_replica(&w,
+			     &(struct replica_options){
+				     .max_bytes = FRAMES(20, 1024),
+				     .wait_ms = 50 }, &r), 0);
+	(void)snprintf(path, sizeof(path), "%s-shm", w.replica);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_low_mark(fd);
+	for (unsigned i = 1; i < w.n; i++) {
+		/* As another program's checkpoint does. */
+		if (i % 3 == 0)
+			put_last_mark(fd, UINT32_MAX);
+		assert_int_equal(commit(r, &w.images[i - 1], &w.images[i]), 0);
+		assert_low_mark(fd);
+	}
+	(void)close(fd);
+	assert_int_equal(replica_close(r), 0);
+	end(&w);
+}
+
 static void it_stands_still_before_its_log_is_endless(void **state)
 {
 	struct world w;
@@ -996,6 +1047,7 @@ int main(void)
 		cmocka_unit_test(readers_see_each_commit_at_once),
 		cmocka_unit_test(a_snapshot_stays_what_it_was),
 		cmocka_unit_test(the_log_stays_short_between_readers),
+		cmocka_unit_test(a_late_reader_always_finds_a_mark),
 		cmocka_unit_test(it_stands_still_before_its_log_is_endless),
 		cmocka_unit_test(it_shrinks_and_changes_its_page_size),
 		cmocka_unit_test(another_page_size_waits_for_readers),
