@@ -78,6 +78,8 @@
  * K5  At a reset, "backfilled" becomes zero first and the header follows.
  *     (SQLite has the other order.  Who is killed in between leaves an index in
  *     which frames 1 to backfilled of the new log are invisible.)
+ * K6  Some read mark is always at or before the end that a reader may have read,
+ *     for who may not set one: the last is zero while nobody uses it.
  *
  * Protection
  * ----------
