@@ -478,6 +478,17 @@ int db_seal(struct db *db, uint64_t *ret_txid)
 	return rc;
 }
 
+/* All that is committed has been sealed.  Seal lock held. */
+static int seal_empty(struct db *db, enum ltx_kind kind,
+		      struct ltx_header *ret)
+{
+	int rc;
+
+	*ret = empty_header(db, kind);
+	rc = prepare(db, ret);
+	return rc < 0 ? rc : publish(db);
+}
+
 /*
  * What an earlier try left over may be of an older epoch, so it closes nothing.
  * Seal lock held.
@@ -495,10 +506,7 @@ static int close_log(struct db *db)
 		return rc;
 	if (db->last_epoch == capture_epoch(db->capture))
 		return 1;
-	header = empty_header(db, LTX_BARRIER);
-	rc = prepare(db, &header);
-	if (rc == 0)
-		rc = publish(db);
+	rc = seal_empty(db, LTX_BARRIER, &header);
 	if (rc < 0)
 		return error_wrap(rc, "closing the log of '%s'", db->path);
 	log_debug("barrier sealed", "db=%s txid=%016" PRIx64,
@@ -554,11 +562,9 @@ static bool is_back(struct db *db)
 /* The batch that says so, once all others are sealed. */
 static int seal_drop(struct db *db)
 {
-	struct ltx_header header = empty_header(db, LTX_DROP);
-	int rc = prepare(db, &header);
+	struct ltx_header header;
+	int rc = seal_empty(db, LTX_DROP, &header);
 
-	if (rc == 0)
-		rc = publish(db);
 	if (rc < 0)
 		return rc;
 	log_info("database dropped", "db=%s txid=%016" PRIx64,
