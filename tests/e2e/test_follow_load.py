@@ -23,7 +23,8 @@ def test_readers_see_whole_states_whatever_the_primary_does(bucket, mount, work,
     followers = [Follower(bucket, anywhere / f"replica-{number}", work / f"follow-{number}.log",
                           "--file-mode", "0644", "--wal-limit", "256KiB") for number in range(2)]
     with contextlib.ExitStack() as stack:
-        data = stack.enter_context(mount(bucket, "--upload-interval", "20ms"))
+        data = stack.enter_context(mount(bucket, "--upload-interval", "20ms",
+                                         limit_seconds=600 + 2 * seconds))
         primary = Primary(data, seed, 2 * snapshot_seconds)
         stack.callback(primary.close)
         for name in ("app.db", "come.db"):
