@@ -154,7 +154,8 @@ start mon ceph-mon -i a
 wait_for mon 30 ceph mon stat || fail mon "the monitor does not answer (is port $mon_port taken?)"
 
 uuid=$(cat /proc/sys/kernel/random/uuid)
-ceph osd new "$uuid" >/dev/null
+# A monitor that answers one command may still refuse the next (EPERM, seen once).
+wait_for mon 30 ceph osd new "$uuid" || fail mon "the monitor takes no storage daemon"
 ceph-osd -c "$dir/ceph.conf" -i 0 --mkfs --osd-uuid "$uuid" >"$dir/log/osd.out" 2>&1
 ceph osd crush add osd.0 1.0 root=default host=here >/dev/null 2>&1
 
