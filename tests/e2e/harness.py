@@ -106,14 +106,33 @@ def copy_at_rest(database, output):
     copies; the original is not opened by SQLite, so it stays as it is.  Another
     process copies, because this one may have the database open, and closing a
     file drops all locks that a process has on it.
+
+    A follower may move a replica's WAL into the database between the two, once
+    readers no longer keep it from that: then they are copied again.
     """
     output = pathlib.Path(output)
-    run("cp", database, output)
     wal = pathlib.Path(f"{database}-wal")
-    if wal.exists() and wal.stat().st_size:
-        run("cp", wal, f"{output}-wal")
+    for _ in range(100):
+        before = [look(database), look(wal)]
+        run("cp", database, output)
+        if wal.exists():
+            run("cp", wal, f"{output}-wal")
+        if [look(database), look(wal)] == before:
+            break
+    else:
+        raise AssertionError(f"{database} is never at rest")
+    if wal.exists():
         merge(output)
     return output
+
+
+def look(path):
+    """By what one tells that a file was not written meanwhile."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def merge(database):
