@@ -13,6 +13,7 @@ import time
 import pytest
 
 import harness
+import s3
 from harness import (OBJECT, assert_same_bytes, copy_at_rest, eventually, history_points,
                      litebucket, objects, restore, sync)
 
@@ -65,6 +66,14 @@ def record(bucket):
 
 def catalog(bucket):
     return json.loads(bucket.read("catalog.json"))
+
+
+def catalog_epoch(bucket):
+    """None: there is no catalog (yet)."""
+    try:
+        return catalog(bucket)["epoch"]
+    except (FileNotFoundError, s3.S3Error):
+        return None
 
 
 def epochs(bucket, database="app.db"):
@@ -211,7 +220,9 @@ def test_a_killed_one_that_starts_again_has_it_at_once(bucket, mount, work):
             assert lease(data)["epoch"] == record(bucket)["generation"] == epoch
             commit(data / "app.db", epoch)
             check_restore(bucket, data, work)
-            assert catalog(bucket)["epoch"] == epochs(bucket)[-1] == epoch
+            assert epochs(bucket)[-1] == epoch
+            # It is written behind the log, the first time in this life.
+            eventually(lambda: catalog_epoch(bucket) == epoch, 30, data.log_text)
         assert not {2, 3} & set(barriers(bucket)), "what it had sent was its own"
 
 
