@@ -616,30 +616,58 @@ void capture_distrust(struct capture *c, const char *path)
 /* How long a caller is kept for a comparison before it is asked to come again. */
 enum { SETTLE_MS = 2000 };
 
-int capture_sync(struct capture *c, const char *path,
-		 struct capture_point *ret)
+static int sync_db(struct db *db, struct capture_point *ret)
 {
 	int64_t until = clock_monotonic_ms() + SETTLE_MS;
-	struct db *db;
-	int rc = capture_find_or_add(c, path, &db);
+	int rc;
 
-	if (rc < 0)
-		return rc;
 	do {
 		rc = db_settle(db, true);
 	} while (rc == 1 && clock_monotonic_ms() < until);
 	if (rc == 1)
-		rc = error_set(-EINPROGRESS, "'%s' is being compared", path);
+		rc = error_set(-EINPROGRESS, "'%s' is being compared",
+			       db->path);
 	if (rc == -EBUSY && is_in_transaction(db))
 		rc = 0;
 	if (rc == 0)
 		rc = db_seal_at(db, ret);
 	if (rc >= 0 && is_in_doubt(db))
-		rc = error_set(-EBUSY, "'%s' is not at rest", path);
+		rc = error_set(-EBUSY, "'%s' is not at rest", db->path);
 	if (rc >= 0 && !has_state(db))
-		rc = error_set(-ENOENT, "'%s' is not a database", path);
+		rc = error_set(-ENOENT, "'%s' is not a database", db->path);
+	return rc;
+}
+
+int capture_sync(struct capture *c, const char *path,
+		 struct capture_point *ret)
+{
+	struct db *db;
+	int rc = capture_find_or_add(c, path, &db);
+
+	if (rc < 0)
+		return rc;
+	rc = sync_db(db, ret);
 	capture_release(c, db);
 	return rc;
+}
+
+int capture_confirm(struct capture *c, const char *path, char ret_path[4096],
+		    struct capture_point *ret)
+{
+	struct db *db;
+	int rc;
+
+	(void)table_role(c, path, ret_path);
+	db = capture_find(c, ret_path);
+	if (!db)
+		return 0;
+	atomic_fetch_add(&db->confirming, 1);
+	rc = sync_db(db, ret);
+	atomic_fetch_sub(&db->confirming, 1);
+	capture_release(c, db);
+	if (rc == -ENOENT)
+		return 0;
+	return rc < 0 ? rc : 1;
 }
 
 /* 1: there is more to do. */

@@ -27,6 +27,10 @@
  * has to be captured before it may happen (a checkpoint's first write, the end
  * of a large rollback-journal transaction).  capture_may_wait() says so
  * beforehand: a mount does such a call in another thread and goes on serving.
+ * It also says which calls may complete a commit that is to be in the bucket
+ * before anybody sees it (D17): after such a call, and before it is answered,
+ * capture_confirm() tells what there is to wait for.  As long as SQLite has no
+ * answer it keeps its locks, and in a WAL does not tell of the commit.
  *
  * Threads: everything may be called from any thread at the same time, except
  * capture_open and capture_close.  Callbacks come from any thread, possibly
@@ -100,6 +104,12 @@ struct capture_config {
 	 */
 	void (*appeared)(void *arg, const char *path, struct spool *spool,
 			 uint64_t confirmed);
+
+	/*
+	 * Are commits of this database to be in the bucket before they are
+	 * answered?  Asked once per path.  NULL: none are.
+	 */
+	bool (*durable)(void *arg, const char *path);
 
 	/* Something was committed that capture_seal() would bring. */
 	void (*committed)(void *arg, const char *path);
@@ -203,11 +213,21 @@ enum capture_op {
 	CAPTURE_UNLINK,
 };
 
-/* Might this call wait for more than its system call?  Cheap. */
-bool capture_may_wait(struct capture_file *f, enum capture_op op,
-		      uint64_t offset, size_t size);
-bool capture_path_may_wait(struct capture *c, const char *path,
-			   enum capture_op op);
+enum capture_wait {
+	CAPTURE_AT_ONCE,  /* it takes what its system call takes */
+	CAPTURE_MAY_WAIT, /* it might take longer */
+	CAPTURE_CONFIRMS, /* likewise; and capture_confirm() is due after it */
+};
+
+/*
+ * Might this call wait for more than its system call?  data is what is to be
+ * written, or NULL; size is nothing for a CAPTURE_TRUNCATE.  Cheap.
+ */
+enum capture_wait capture_may_wait(struct capture_file *f, enum capture_op op,
+				   const void *data, size_t size,
+				   uint64_t offset);
+enum capture_wait capture_path_may_wait(struct capture *c, const char *path,
+					enum capture_op op);
 
 /*
  * pwrite(2) and ftruncate(2) on fd, a writable descriptor of the backing file
@@ -281,6 +301,19 @@ int capture_close_log(struct capture *c, const char *path,
 /* As capture_settle(), and tell both. */
 int capture_sync(struct capture *c, const char *path,
 		 struct capture_point *ret);
+
+/*
+ * After a call that CAPTURE_CONFIRMS, on the file at path: seal what is
+ * committed to its database, whose path is ret_path.  1: once ret is in the
+ * bucket, all that is.  0: there is no database (any more).  -EBUSY,
+ * -EINPROGRESS, -EDQUOT: as capture_sync(); nothing is wrong, try again.  Other
+ * errors: of the disk.
+ *
+ * For the time of this call the database's locks are taken to be those of the
+ * caller's own client, who has come to the end of its transaction.
+ */
+int capture_confirm(struct capture *c, const char *path, char ret_path[4096],
+		    struct capture_point *ret);
 
 /*
  * Everything at rest: as capture_settle() for every database and every file

@@ -34,6 +34,7 @@ int db_new(struct capture *c, const struct capture_config *config,
 	}
 	db->capture = c;
 	db->config = config;
+	db->durable = config->durable && config->durable(config->arg, path);
 	db->state_fd = db->main_fd = db->wal_fd = db->look_fd = -1;
 	(void)pthread_mutex_init(&db->settle_lock, NULL);
 	(void)pthread_mutex_init(&db->seal_lock, NULL);

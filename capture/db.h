@@ -149,6 +149,7 @@ struct db {
 	const struct capture_config *config;
 	struct capture *capture;
 	char *path;	/* below the directory */
+	bool durable;	/* commits wait for the bucket (D17) */
 	struct db *next; /* in the capture's table; its lock guards */
 	unsigned refs;	 /* likewise */
 
@@ -211,6 +212,7 @@ struct db {
 	struct dirty dirty;
 	struct run run;
 	struct rest rest;
+	bool told_undurable; /* the log knows of commits that cannot wait */
 	unsigned writers; /* open writable handles of the main file */
 	uint64_t begun, done; /* writes that change what the main file says */
 	int64_t last_write_ms; /* monotonic */
@@ -226,6 +228,13 @@ struct db {
 	atomic_uint_least64_t wal_end;	   /* captured up to here */
 	atomic_uint_least32_t wal_page_size;
 	atomic_uint_least64_t wal_commit_end; /* of the last commit frame written */
+
+	/*
+	 * While it is durable: the same, whatever was captured, and how far the
+	 * WAL is written at all.  Changed by who writes the WAL, one at a time.
+	 */
+	atomic_uint_least64_t wal_durable_end, wal_written_end;
+	atomic_uint confirming; /* calls of capture_confirm() under way */
 };
 
 /* ------------------------------------------------------------- db.c */

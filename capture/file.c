@@ -195,6 +195,13 @@ static int finalise(struct db *db, const struct operation *op)
 	return rc;
 }
 
+/* Does the write leave a header without magic? */
+static bool ends_journal(const struct operation *op)
+{
+	return op->offset == 0 && op->size >= FORMAT_JOURNAL_MAGIC_SIZE &&
+	       !format_journal_live(op->data);
+}
+
 static int write_journal(struct db *db, const struct operation *op)
 {
 	bool live = atomic_load(&db->journal_live);
@@ -252,18 +259,123 @@ void file_wal_end_end(struct db *db, bool done)
 		db_notify(db);
 }
 
+/* The page size that the WAL's header says; 0: none. */
+static uint32_t page_size_in(const struct operation *op)
+{
+	uint32_t page_size;
+
+	if (op->offset != 0 || op->size < 12)
+		return 0;
+	page_size = get_be32((const char *)op->data + 8);
+	return ltx_page_size_valid(page_size) ? page_size : 0;
+}
+
+/*
+ * The end of the last frame in the write whose header says "commit".  0: there
+ * is none; UINT64_MAX: it cannot be told.
+ */
+static uint64_t commit_end_in(uint32_t page_size, const struct operation *op)
+{
+	uint64_t frame_size = WAL_FRAME_HEADER_SIZE + page_size;
+	uint64_t end = op->offset + op->size, commit_end = 0;
+	uint64_t frame = 0;
+
+	if (page_size == 0)
+		return UINT64_MAX;
+	/* The first frame that begins in the write; SQLite writes headers whole. */
+	if (op->offset > WAL_HEADER_SIZE)
+		frame = (op->offset - WAL_HEADER_SIZE + frame_size - 1) /
+			frame_size;
+	for (uint64_t at = wal_frame_offset(page_size, (uint32_t)frame);
+	     at + 8 <= end; at += frame_size)
+		if (get_be32((const char *)op->data + (at - op->offset) + 4))
+			commit_end = at + frame_size;
+	return commit_end;
+}
+
+static void note_commit_frames(struct db *db, const struct operation *op)
+{
+	uint64_t end = commit_end_in(atomic_load(&db->wal_page_size), op);
+
+	if (end)
+		atomic_store(&db->wal_commit_end, end);
+}
+
+/* Where a durable database's WAL is, once the write is done. */
+struct wal_ends {
+	uint32_t page_size;
+	uint64_t durable, written;
+};
+
+static struct wal_ends ends_after(const struct db *db,
+				  const struct operation *op)
+{
+	struct wal_ends ends = {
+		.page_size = atomic_load(&db->wal_page_size),
+		.durable = atomic_load(&db->wal_durable_end),
+		.written = atomic_load(&db->wal_written_end),
+	};
+	uint64_t end = op->offset + op->size, commit_end;
+
+	if (op->offset < WAL_HEADER_SIZE) {
+		ends.durable = ends.written = 0;
+		ends.page_size = page_size_in(op);
+	}
+	if (end > ends.written)
+		ends.written = end;
+	commit_end = end > WAL_HEADER_SIZE ?
+			     commit_end_in(ends.page_size, op) :
+			     0;
+	if (commit_end)
+		ends.durable = commit_end;
+	return ends;
+}
+
+/*
+ * The last piece of a commit frame completes the commit, if all before it is
+ * there.  SQLite writes a frame's header first, and then its page; and where a
+ * transaction had been spilled into the WAL, all its headers once more, that of
+ * the commit frame last.
+ */
+static bool completes_commit(const struct db *db, const struct operation *op)
+{
+	struct wal_ends ends = ends_after(db, op);
+
+	if (ends.durable == UINT64_MAX)
+		return true;
+	return ends.durable && ends.written >= ends.durable &&
+	       op->offset < ends.durable &&
+	       op->offset + op->size + WAL_FRAME_HEADER_SIZE + ends.page_size >
+		       ends.durable;
+}
+
+/*
+ * What is to be in the bucket before anybody sees it is on the disk before that,
+ * so that hardly anything can make SQLite give it up afterwards (D17).
+ */
+static int perform_frames(struct db *db, const struct operation *op)
+{
+	bool completes = db->durable && completes_commit(db, op);
+	struct wal_ends ends = ends_after(db, op);
+	int rc = perform(op);
+
+	atomic_store(&db->wal_durable_end, ends.durable);
+	atomic_store(&db->wal_written_end, ends.written);
+	if (rc == 0 && completes && fdatasync(op->fd) < 0)
+		rc = error_errno("syncing a WAL");
+	return rc;
+}
+
 /* A new header: the log starts over, what it had must be in the main file. */
 static int restart_wal(struct db *db, const struct operation *op)
 {
 	int rc;
 
 	file_wal_end_begin(db);
-	rc = perform(op);
+	rc = perform_frames(db, op);
 	file_wal_end_end(db, rc == 0);
-	if (op->offset == 0 && op->size >= 12 &&
-	    ltx_page_size_valid(get_be32((const char *)op->data + 8)))
-		atomic_store(&db->wal_page_size,
-			     get_be32((const char *)op->data + 8));
+	if (page_size_in(op))
+		atomic_store(&db->wal_page_size, page_size_in(op));
 	atomic_store(&db->wal_in_use, true);
 	atomic_store(&db->wal_touched, true);
 	if (op->size > WAL_HEADER_SIZE) {
@@ -272,26 +384,6 @@ static int restart_wal(struct db *db, const struct operation *op)
 		db_notify(db);
 	}
 	return rc;
-}
-
-/* Does the write hold a frame header that says "commit"?  Remember its end. */
-static void note_commit_frames(struct db *db, const struct operation *op)
-{
-	uint32_t page_size = atomic_load(&db->wal_page_size);
-	uint64_t frame_size = WAL_FRAME_HEADER_SIZE + page_size;
-	uint64_t end = op->offset + op->size;
-	uint64_t frame;
-
-	if (page_size == 0) {
-		atomic_store(&db->wal_commit_end, UINT64_MAX);
-		return;
-	}
-	/* The first frame that begins in the write; SQLite writes headers whole. */
-	frame = (op->offset - WAL_HEADER_SIZE + frame_size - 1) / frame_size;
-	for (uint64_t at = wal_frame_offset(page_size, (uint32_t)frame);
-	     at + 8 <= end; at += frame_size)
-		if (get_be32((const char *)op->data + (at - op->offset) + 4))
-			atomic_store(&db->wal_commit_end, at + frame_size);
 }
 
 /*
@@ -303,7 +395,7 @@ static int rewind_wal(struct db *db, const struct operation *op)
 	int rc;
 
 	(void)pthread_mutex_lock(&db->lock);
-	rc = perform(op);
+	rc = perform_frames(db, op);
 	db->wal_rewound = true;
 	atomic_store(&db->wal_touched, true);
 	(void)pthread_mutex_unlock(&db->lock);
@@ -319,7 +411,7 @@ static int write_wal(struct db *db, const struct operation *op)
 		return restart_wal(db, op);
 	if (op->offset < atomic_load(&db->wal_end))
 		return rewind_wal(db, op);
-	rc = perform(op);
+	rc = perform_frames(db, op);
 	note_commit_frames(db, op);
 	atomic_store(&db->wal_in_use, true);
 	atomic_store(&db->wal_touched, true);
@@ -444,42 +536,92 @@ static bool is_large_transaction(struct db *db)
 	return db->dirty.all || db->dirty.pages.used > 64;
 }
 
-bool file_end_may_wait(struct db *db, enum format_role role)
+static enum capture_wait wait_if(bool may_wait)
+{
+	return may_wait ? CAPTURE_MAY_WAIT : CAPTURE_AT_ONCE;
+}
+
+enum capture_wait file_end_may_wait(struct db *db, enum format_role role)
 {
 	switch (role) {
 	case FORMAT_JOURNAL:
-		return atomic_load(&db->journal_live) &&
-		       (is_large_transaction(db) || is_contended(db));
+		if (!atomic_load(&db->journal_live))
+			return CAPTURE_AT_ONCE;
+		if (db->durable)
+			return CAPTURE_CONFIRMS;
+		return wait_if(is_large_transaction(db) || is_contended(db));
 	case FORMAT_WAL:
-		return has_wal(db);
+		return wait_if(has_wal(db));
 	default:
-		return true;
+		return CAPTURE_MAY_WAIT;
 	}
 }
 
-bool capture_may_wait(struct capture_file *f, enum capture_op op,
-		      uint64_t offset, size_t size)
+static enum capture_wait journal_write_may_wait(struct db *db,
+						const struct operation *op)
 {
+	enum capture_wait wait = CAPTURE_AT_ONCE;
+
+	if (op->offset < FORMAT_JOURNAL_MAGIC_SIZE)
+		wait = file_end_may_wait(db, FORMAT_JOURNAL);
+	/* Only what takes the magic away ends a transaction. */
+	if (wait == CAPTURE_CONFIRMS && !ends_journal(op))
+		wait = wait_if(is_contended(db));
+	return wait;
+}
+
+static enum capture_wait wal_write_may_wait(struct db *db,
+					    const struct operation *op)
+{
+	if (db->durable && completes_commit(db, op))
+		return CAPTURE_CONFIRMS;
+	return wait_if(op->offset < WAL_HEADER_SIZE ||
+		       op->offset < atomic_load(&db->wal_end));
+}
+
+static enum capture_wait truncate_may_wait(struct db *db,
+					   enum format_role role, uint64_t size)
+{
+	switch (role) {
+	case FORMAT_MAIN:
+	case FORMAT_WAL:
+		return CAPTURE_MAY_WAIT;
+	case FORMAT_JOURNAL:
+		return size < FORMAT_JOURNAL_MAGIC_SIZE ?
+			       file_end_may_wait(db, FORMAT_JOURNAL) :
+			       CAPTURE_AT_ONCE;
+	default:
+		return CAPTURE_AT_ONCE;
+	}
+}
+
+enum capture_wait capture_may_wait(struct capture_file *f, enum capture_op op,
+				   const void *data, size_t size,
+				   uint64_t offset)
+{
+	const struct operation write = {
+		.kind = OP_WRITE,
+		.data = data,
+		.size = size,
+		.offset = offset,
+	};
 	struct db *db = atomic_load(&f->db);
+	enum format_role role = atomic_load(&f->role);
 
 	if (!db)
-		return false;
-	switch (atomic_load(&f->role)) {
+		return CAPTURE_AT_ONCE;
+	if (op == CAPTURE_TRUNCATE)
+		return truncate_may_wait(db, role, offset);
+	switch (role) {
 	case FORMAT_MAIN:
-		if (op == CAPTURE_TRUNCATE)
-			return true;
-		return atomic_load(&db->wal_touched) ||
-		       (atomic_load(&db->wal_in_use) && is_contended(db));
+		return wait_if(atomic_load(&db->wal_touched) ||
+			       (atomic_load(&db->wal_in_use) &&
+				is_contended(db)));
 	case FORMAT_JOURNAL:
-		if (op == CAPTURE_WRITE && offset >= FORMAT_JOURNAL_MAGIC_SIZE)
-			return false;
-		return file_end_may_wait(db, FORMAT_JOURNAL);
+		return journal_write_may_wait(db, &write);
 	case FORMAT_WAL:
-		if (op == CAPTURE_WRITE)
-			return offset < WAL_HEADER_SIZE ||
-			       offset < atomic_load(&db->wal_end);
-		return true;
+		return wal_write_may_wait(db, &write);
 	default:
-		return false;
+		return CAPTURE_AT_ONCE;
 	}
 }

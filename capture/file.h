@@ -28,6 +28,6 @@ void file_wal_end_begin(struct db *db);
 void file_wal_end_end(struct db *db, bool done);
 
 /* Might taking away this file of db wait for more than the system call? */
-bool file_end_may_wait(struct db *db, enum format_role role);
+enum capture_wait file_end_may_wait(struct db *db, enum format_role role);
 
 #endif

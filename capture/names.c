@@ -109,16 +109,18 @@ int capture_unlink(struct capture *c, int parent_fd, const char *name,
 	return rc;
 }
 
-bool capture_path_may_wait(struct capture *c, const char *path,
-			   enum capture_op op)
+enum capture_wait capture_path_may_wait(struct capture *c, const char *path,
+					enum capture_op op)
 {
 	char base[4096];
 	enum format_role role = table_role(c, path, base);
 	struct db *db = capture_find(c, base);
-	bool may_wait = db && file_end_may_wait(db, role);
+	enum capture_wait wait = CAPTURE_AT_ONCE;
 
+	if (db && op == CAPTURE_UNLINK)
+		wait = file_end_may_wait(db, role);
 	capture_release(c, db);
-	return may_wait && op == CAPTURE_UNLINK;
+	return wait;
 }
 
 /* ---------------------------------------------------------------- rename */

@@ -1,6 +1,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 
 #include "capture/db.h"
 
@@ -74,6 +75,17 @@ static int being_written(struct db *db)
 	return error_set(not_yet(db), "'%s' is being written", db->path);
 }
 
+/* Nothing tells when such a commit is complete.  Mark held. */
+static void tell_undurable(struct db *db)
+{
+	if (!db->durable || db->told_undurable)
+		return;
+	db->told_undurable = true;
+	log_warn("commits without a journal do not wait for the bucket; use "
+		 "journal_mode WAL, TRUNCATE, PERSIST or DELETE", "db=%s",
+		 log_quote(db->path));
+}
+
 /* After the answer, with mark held.  begun is from before the question. */
 static int judge(struct db *db, bool now, int answer, uint64_t begun)
 {
@@ -86,6 +98,7 @@ static int judge(struct db *db, bool now, int answer, uint64_t begun)
 	if (answer > 0) {
 		r->held = true;
 		r->held_ms = r->held_ms ? r->held_ms : time;
+		tell_undurable(db);
 		return error_set(not_yet(db),
 				 "a transaction without a journal has not "
 				 "ended; with locking_mode=EXCLUSIVE it does "
@@ -106,6 +119,7 @@ static int judge(struct db *db, bool now, int answer, uint64_t begun)
 
 int db_check_rest(struct db *db, bool now, uint64_t *ret_begun)
 {
+	bool confirming = atomic_load(&db->confirming) > 0;
 	int answer = -1;
 
 	(void)pthread_mutex_lock(&db->mark);
@@ -117,7 +131,10 @@ int db_check_rest(struct db *db, bool now, uint64_t *ret_begun)
 		return rc;
 	}
 	(void)pthread_mutex_unlock(&db->mark);
-	if (db->config->writer)
+	/* Who waits for the bucket has the lock still, and writes no more. */
+	if (confirming)
+		answer = 0;
+	else if (db->config->writer)
 		answer = db->config->writer(db->config->arg, db->path);
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
 	return judge(db, now, answer, *ret_begun);

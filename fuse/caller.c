@@ -1,10 +1,17 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "base/cleanup.h"
 
 #include "fuse/caller.h"
 
@@ -38,6 +45,47 @@ bool caller_privileged(void)
 
 	capabilities_get(&c);
 	return geteuid() == 0 && (c.data[0].effective & needed) == needed;
+}
+
+/* The mask of signals in a line of /proc/PID/status. */
+static uint64_t signals_of(const char *status, const char *line)
+{
+	const char *at = strstr(status, line);
+
+	return at ? strtoull(at + strlen(line), NULL, 16) : 0;
+}
+
+static uint64_t signal_bit(int signal)
+{
+	return UINT64_C(1) << (signal - 1);
+}
+
+/*
+ * A signal that ends a process makes SIGKILL pending for each of its threads;
+ * one that dumps core, only once a thread takes it.
+ */
+bool caller_is_dying(pid_t thread)
+{
+	const uint64_t cores = signal_bit(SIGQUIT) | signal_bit(SIGABRT) |
+			       signal_bit(SIGXCPU) | signal_bit(SIGSYS);
+	char path[40], status[4096];
+	uint64_t pending, kept;
+	ssize_t n;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)thread);
+	AUTO(fd) int fd = thread > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	if (fd < 0)
+		return false;
+	n = read(fd, status, sizeof(status) - 1);
+	if (n <= 0)
+		return false;
+	status[n] = '\0';
+	pending = signals_of(status, "\nSigPnd:") |
+		  signals_of(status, "\nShdPnd:");
+	kept = signals_of(status, "\nSigBlk:") |
+	       signals_of(status, "\nSigIgn:") |
+	       signals_of(status, "\nSigCgt:");
+	return (pending & signal_bit(SIGKILL)) || (pending & cores & ~kept);
 }
 
 void caller_own_thread(void)

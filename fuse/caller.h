@@ -2,8 +2,8 @@
 #define LITEBUCKET_FUSE_CALLER_H
 
 /*
- * Creating files as the caller
- * ============================
+ * Who makes a request
+ * ===================
  *
  * A new file belongs to whoever asked for it, from its first moment on, and
  * not to us until somebody changes that.  So a thread of a privileged daemon
@@ -34,6 +34,12 @@ void caller_cleanup(const struct caller *as);
 
 /* May this process create files that belong to others? */
 bool caller_privileged(void);
+
+/*
+ * Is this thread of another process about to end by a signal, whatever it waits
+ * for?  False where that cannot be told: 0 is one that we do not see.
+ */
+bool caller_is_dying(pid_t thread);
 
 /* Give this thread a umask of its own, where the system allows. */
 void caller_own_thread(void);

@@ -265,7 +265,9 @@ static int allocate(const struct mount_config *config, struct mount **ret)
 	m->proc_fd = m->wake_fd = m->nowhere_fd = -1;
 	rc = inode_table_init(&m->inodes, config->dirfd);
 	if (rc == 0)
-		rc = workers_init(&m->workers);
+		rc = workers_init(&m->workers, WORKERS_MAX);
+	if (rc == 0)
+		rc = workers_init(&m->confirmers, CONFIRMERS_MAX);
 	if (rc == 0)
 		rc = controls_init(&m->controls);
 	if (rc < 0) {
@@ -422,6 +424,8 @@ static void *drain(void *arg)
 	struct drain *d = arg;
 
 	settle(d);
+	/* Before falling silent: who tells the kernel may wait for a waiter. */
+	atomic_store(&d->m->giving_up, true);
 	fall_silent(d->m);
 	atomic_store(&d->m->cut, true);
 	wake(d->m);
@@ -549,7 +553,9 @@ static void sever(struct mount *m)
  */
 static void disconnect(struct mount *m)
 {
+	atomic_store(&m->giving_up, true);
 	controls_dismiss(&m->controls);
+	workers_finish(&m->confirmers);
 	workers_finish(&m->workers);
 	sever(m);
 	fuse_session_unmount(m->session);
@@ -642,6 +648,7 @@ void mount_free(struct mount *m)
 		return;
 	if (m->mounted)
 		abandon(m);
+	workers_cleanup(&m->confirmers);
 	workers_cleanup(&m->workers);
 	controls_cleanup(&m->controls);
 	if (m->session)

@@ -15,6 +15,8 @@
  * fastest arrangement there is for one SQLite connection (no thread has to be
  * woken).  What can wait (fsync, a cold read, whatever capture_may_wait()
  * says) is parked: its arguments are copied, a worker does it and replies.
+ * Commits that wait for the bucket have workers of their own, so that they keep
+ * nobody else from being served.
  *
  * The kernel keeps names, attributes and pages for as long as it likes,
  * because nobody but the kernel changes anything here; locks are the kernel's
@@ -69,6 +71,18 @@ struct mount_config {
 	bool (*in_use)(void *arg, const char *path, bool unknown);
 
 	/*
+	 * The file at path was changed such that a commit may be complete that is
+	 * to be in the bucket before it is answered (CAPTURE_CONFIRMS).  Called in
+	 * a thread of its own, waits for that for however long it takes, and asks
+	 * gone(waiter) several times a second whether anybody waits no more.
+	 * 0: it is in the bucket.  1: nobody waits.  Negative: it cannot come to
+	 * be there, and who committed gets an I/O error.  NULL: nothing waits
+	 * for a bucket.
+	 */
+	int (*confirm)(void *arg, const char *path,
+		       bool (*gone)(const void *waiter), const void *waiter);
+
+	/*
 	 * A request by fuse/control.h on the file or directory at path (below
 	 * the root; "" is the root).  Called in a thread of its own, may wait
 	 * long.  Its reply is text; or a negative errno, and then the sentence
@@ -108,6 +122,9 @@ int mount_new(const struct mount_config *config, struct mount **ret);
  * -EBUSY: it was in use to the end; the sentence names the users, and says what
  * became of the mount.  Other errors: of the device.  Nothing that was answered
  * is lost.
+ *
+ * Commits that wait for the bucket wait on while it goes on serving, and then get
+ * an I/O error.
  *
  * When it returns there is no connection any more, and all requests are done.
  */

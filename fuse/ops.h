@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "capture/capture.h"
 #include "fuse/controls.h"
 #include "fuse/handle.h"
 #include "fuse/held.h"
@@ -35,6 +36,7 @@ struct mount {
 	struct inode_table inodes;
 	struct handles handles;
 	struct workers workers;
+	struct workers confirmers; /* for what waits for the bucket */
 	struct controls controls;
 	struct held_requests held; /* the loop thread's */
 	struct directory *directories; /* open ones; the loop thread's */
@@ -49,12 +51,16 @@ struct mount {
 	int wake_fd;	    /* an eventfd: makes the loop look at these: */
 	atomic_uint stops;  /* calls of mount_stop() */
 	atomic_bool cut;    /* the loop should end now */
+	atomic_bool giving_up; /* nobody waits for the bucket any longer */
 	pthread_mutex_t notify_lock; /* held while the kernel is told something */
 	bool notifies; /* it may be told something; guarded by it */
 };
 
 enum {
-	READ_BUFFER_SIZE = 1 << 20
+	READ_BUFFER_SIZE = 1 << 20,
+	WORKERS_MAX = 16,
+	/* Each is a database whose writers all wait for the same. */
+	CONFIRMERS_MAX = 256,
 };
 
 void ops_name_fill(struct fuse_lowlevel_ops *ops);
@@ -121,6 +127,28 @@ int ops_fill_entry(struct mount *m, struct inode *parent, const char *name,
  * up again, and come back with what it is now.
  */
 bool ops_is_stale(struct mount *m, struct inode *inode);
+
+/* Who runs a request that may wait so. */
+struct workers *ops_pool(struct mount *m, enum capture_wait wait);
+
+/*
+ * It was done, and may have completed a commit: wait for the bucket, as
+ * mount_config.confirm() does.  Not for the loop thread.  -EIO: it is not known
+ * to be there.
+ */
+int ops_confirm(fuse_req_t req, const char *path);
+int ops_confirm_file(fuse_req_t req, struct inode *inode);
+
+/*
+ * Answer what was done with EIO.  The kernel takes that for not done, so it is
+ * told to look again: at the file; at the name.
+ */
+void ops_reply_unconfirmed(fuse_req_t req, struct inode *inode);
+void ops_reply_unconfirmed_name(fuse_req_t req, const struct inode *parent,
+				const char *name);
+
+/* What the kernel is to know of an open file. */
+void ops_describe_handle(struct handle *handle, struct fuse_file_info *fi);
 
 /* The file was written: what a write by this caller takes away goes. */
 void ops_clear_setid(fuse_req_t req, struct inode *inode);

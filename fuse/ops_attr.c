@@ -37,6 +37,7 @@ struct setattr_task {
 	int set;	       /* FUSE_SET_ATTR_* */
 	struct handle *handle; /* to truncate through */
 	bool temporary;	       /* the handle is ours */
+	enum capture_wait wait; /* for the truncation */
 };
 
 static int set_owner(const struct setattr_task *t)
@@ -143,10 +144,14 @@ static void setattr_now(const struct setattr_task *t)
 {
 	struct mount *m = mount_of(t->req);
 	int rc = set_all(m, t);
+	bool confirmed = rc < 0 || t->wait != CAPTURE_CONFIRMS ||
+			 ops_confirm_file(t->req, t->inode) == 0;
 
 	if (t->temporary)
 		handle_close(&m->handles, t->handle);
-	if (rc < 0)
+	if (!confirmed)
+		ops_reply_unconfirmed(t->req, t->inode);
+	else if (rc < 0)
 		reply_result(t->req, rc);
 	else
 		reply_attr(t->req, t->inode);
@@ -166,7 +171,7 @@ static void park(const struct setattr_task *args)
 	if (t) {
 		*t = *args;
 		t->task.run = setattr_parked;
-		workers_park(&m->workers, &t->task);
+		workers_park(ops_pool(m, t->wait), &t->task);
 		return;
 	}
 	if (args->temporary)
@@ -179,16 +184,18 @@ enum {
 	LARGE_CHANGE = 64 << 20
 };
 
-static bool truncate_may_wait(const struct setattr_task *t)
+static enum capture_wait truncate_may_wait(const struct setattr_task *t)
 {
+	enum capture_wait wait = CAPTURE_AT_ONCE;
 	struct stat st;
 
-	if (t->handle->captured &&
-	    capture_may_wait(t->handle->captured, CAPTURE_TRUNCATE,
-			     (uint64_t)t->attr.st_size, 0))
-		return true;
-	return fstat(t->handle->fd, &st) == 0 &&
-	       st.st_size > t->attr.st_size + LARGE_CHANGE;
+	if (t->handle->captured)
+		wait = capture_may_wait(t->handle->captured, CAPTURE_TRUNCATE,
+					NULL, 0, (uint64_t)t->attr.st_size);
+	if (wait == CAPTURE_AT_ONCE && fstat(t->handle->fd, &st) == 0 &&
+	    st.st_size > t->attr.st_size + LARGE_CHANGE)
+		wait = CAPTURE_MAY_WAIT;
+	return wait;
 }
 
 /* truncate(2) and O_TRUNC come without a handle. */
@@ -241,9 +248,11 @@ static void op_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr,
 	}
 	if (set & FUSE_SET_ATTR_SIZE && (!t.handle || !t.handle->writable))
 		rc = open_to_truncate(m, &t);
+	if (rc == 0 && set & FUSE_SET_ATTR_SIZE)
+		t.wait = truncate_may_wait(&t);
 	if (rc < 0)
 		reply_result(req, rc);
-	else if (set & FUSE_SET_ATTR_SIZE && truncate_may_wait(&t))
+	else if (t.wait != CAPTURE_AT_ONCE)
 		park(&t);
 	else
 		setattr_now(&t);

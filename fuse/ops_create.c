@@ -132,8 +132,7 @@ static int enter_file(struct mount *m, struct inode *parent, const char *name,
 		ops_forget(m, inode, 1);
 		return rc;
 	}
-	fi->fh = (uintptr_t)handle;
-	fi->keep_cache = 1;
+	ops_describe_handle(handle, fi);
 	return 0;
 }
 

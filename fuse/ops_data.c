@@ -15,6 +15,7 @@ struct data_task {
 	struct handle *handle;
 	size_t size;
 	off_t offset;
+	enum capture_wait wait; /* of a write */
 	char data[];
 };
 
@@ -103,7 +104,7 @@ static void op_read(fuse_req_t req, fuse_ino_t number, size_t size,
 }
 
 static void write_now(fuse_req_t req, struct handle *h, const char *data,
-		      size_t size, off_t offset)
+		      size_t size, off_t offset, enum capture_wait wait)
 {
 	ssize_t n;
 
@@ -117,14 +118,17 @@ static void write_now(fuse_req_t req, struct handle *h, const char *data,
 		return;
 	}
 	ops_clear_setid(req, h->inode);
-	(void)fuse_reply_write(req, size);
+	if (wait == CAPTURE_CONFIRMS && ops_confirm_file(req, h->inode) < 0)
+		ops_reply_unconfirmed(req, h->inode);
+	else
+		(void)fuse_reply_write(req, size);
 }
 
 static void write_parked(struct task *task)
 {
 	struct data_task *t = (struct data_task *)task;
 
-	write_now(t->req, t->handle, t->data, t->size, t->offset);
+	write_now(t->req, t->handle, t->data, t->size, t->offset, t->wait);
 	free(t);
 }
 
@@ -136,28 +140,37 @@ enum {
 	LARGE_WRITE = 256 << 10
 };
 
-static bool write_may_wait(const struct handle *h, size_t size, off_t offset)
+static enum capture_wait write_may_wait(const struct handle *h,
+					const char *data, size_t size,
+					off_t offset)
 {
-	return h->synchronous || size >= LARGE_WRITE ||
-	       (h->captured && capture_may_wait(h->captured, CAPTURE_WRITE,
-						(uint64_t)offset, size));
+	enum capture_wait wait = CAPTURE_AT_ONCE;
+
+	if (h->captured)
+		wait = capture_may_wait(h->captured, CAPTURE_WRITE, data, size,
+					(uint64_t)offset);
+	if (wait == CAPTURE_AT_ONCE && (h->synchronous || size >= LARGE_WRITE))
+		wait = CAPTURE_MAY_WAIT;
+	return wait;
 }
 
 static void op_write(fuse_req_t req, fuse_ino_t number, const char *data,
 		     size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	struct handle *h = handle_of(fi);
+	enum capture_wait wait = write_may_wait(h, data, size, offset);
 	struct data_task *t;
 
-	if (!write_may_wait(h, size, offset)) {
-		write_now(req, h, data, size, offset);
+	if (wait == CAPTURE_AT_ONCE) {
+		write_now(req, h, data, size, offset, wait);
 		return;
 	}
 	t = new_task(req, h, size, offset);
 	if (t) {
 		memcpy(t->data, data, size);
+		t->wait = wait;
 		t->task.run = write_parked;
-		workers_park(&mount_of(req)->workers, &t->task);
+		workers_park(ops_pool(mount_of(req), wait), &t->task);
 	}
 }
 

@@ -34,6 +34,14 @@ bool ops_is_stale(struct mount *m, struct inode *inode)
 	return false;
 }
 
+void ops_describe_handle(struct handle *handle, struct fuse_file_info *fi)
+{
+	fi->fh = (uintptr_t)handle;
+	fi->keep_cache = 1;
+	/* Else who closes the file waits for who writes it, and that for long. */
+	fi->noflush = 1;
+}
+
 static void op_open(fuse_req_t req, fuse_ino_t number,
 		    struct fuse_file_info *fi);
 
@@ -74,8 +82,7 @@ static void op_open(fuse_req_t req, fuse_ino_t number,
 		reply_result(req, rc);
 		return;
 	}
-	fi->fh = (uintptr_t)handle;
-	fi->keep_cache = 1;
+	ops_describe_handle(handle, fi);
 	if (fuse_reply_open(req, fi) == -ENOENT)
 		handle_close(&m->handles, handle);
 }

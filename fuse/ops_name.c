@@ -98,6 +98,7 @@ struct name_task {
 	struct inode *parent, *new_parent;
 	const char *name, *new_name; /* new_name: "" for an unlink */
 	unsigned flags;
+	enum capture_wait wait;
 	char block[];
 };
 
@@ -117,10 +118,11 @@ static void park(fuse_req_t req, void (*run)(struct task *task),
 	t->req = req;
 	t->name = memcpy(t->block, args->name, size);
 	t->new_name = memcpy(t->block + size, args->new_name, new_size);
-	workers_park(&mount_of(req)->workers, &t->task);
+	workers_park(ops_pool(mount_of(req), t->wait), &t->task);
 }
 
-static void unlink_now(fuse_req_t req, struct inode *parent, const char *name)
+static void unlink_now(fuse_req_t req, struct inode *parent, const char *name,
+		       enum capture_wait wait)
 {
 	struct mount *m = mount_of(req);
 	char path[INODE_PATH_SIZE];
@@ -133,24 +135,29 @@ static void unlink_now(fuse_req_t req, struct inode *parent, const char *name)
 		rc = unlinkat(parent->fd, name, 0) < 0 ? -errno : 0;
 	if (rc == 0)
 		inode_unlinked(&m->inodes, parent, name);
-	reply_result(req, rc);
+	if (rc == 0 && wait == CAPTURE_CONFIRMS && ops_confirm(req, path) < 0)
+		ops_reply_unconfirmed_name(req, parent, name);
+	else
+		reply_result(req, rc);
 }
 
 static void unlink_parked(struct task *task)
 {
 	struct name_task *t = (struct name_task *)task;
 
-	unlink_now(t->req, t->parent, t->name);
+	unlink_now(t->req, t->parent, t->name, t->wait);
 	free(t);
 }
 
 /* Would capture make us wait before this name may go? */
-static bool may_wait(struct mount *m, struct inode *parent, const char *name)
+static enum capture_wait may_wait(struct mount *m, struct inode *parent,
+				  const char *name)
 {
 	char path[INODE_PATH_SIZE];
 
-	return inode_child_path(&m->inodes, parent, name, path) == 0 &&
-	       capture_path_may_wait(m->config.capture, path, CAPTURE_UNLINK);
+	if (inode_child_path(&m->inodes, parent, name, path) < 0)
+		return CAPTURE_AT_ONCE;
+	return capture_path_may_wait(m->config.capture, path, CAPTURE_UNLINK);
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t number, const char *name);
@@ -164,7 +171,7 @@ static void op_unlink(fuse_req_t req, fuse_ino_t number, const char *name)
 {
 	const struct held_args held = { .number = number, .name = name };
 	struct mount *m = mount_of(req);
-	const struct name_task args = {
+	struct name_task args = {
 		.parent = inode_of_request(req, number),
 		.name = name,
 		.new_name = "",
@@ -174,10 +181,10 @@ static void op_unlink(fuse_req_t req, fuse_ino_t number, const char *name)
 		(void)fuse_reply_err(req, ENOENT);
 	else if (!held_admits(req, &held, false, unlink_again))
 		return;
-	else if (may_wait(m, args.parent, name))
+	else if ((args.wait = may_wait(m, args.parent, name)))
 		park(req, unlink_parked, &args);
 	else
-		unlink_now(req, args.parent, name);
+		unlink_now(req, args.parent, name, args.wait);
 }
 
 /* The system call and both tables; spare is taken over. */

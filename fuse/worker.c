@@ -10,7 +10,7 @@
 
 #include "fuse/worker.h"
 
-int workers_init(struct workers *w)
+int workers_init(struct workers *w, unsigned limit)
 {
 	int rc = cond_init(&w->changed);
 
@@ -21,6 +21,7 @@ int workers_init(struct workers *w)
 	w->last = &w->first;
 	w->threads = w->idle = w->queued = 0;
 	w->stopping = false;
+	w->limit = limit;
 	return 0;
 }
 
@@ -91,7 +92,7 @@ int worker_thread(void *(*run)(void *arg), void *arg)
 /* With the lock held: is somebody there, or coming, for every task? */
 static bool staffed(struct workers *w)
 {
-	if (w->queued > w->idle && w->threads < WORKER_LIMIT &&
+	if (w->queued > w->idle && w->threads < w->limit &&
 	    worker_thread(work, w) == 0)
 		w->threads++;
 	return w->threads > 0;

@@ -24,7 +24,6 @@ struct task {
 };
 
 enum {
-	WORKER_LIMIT = 16,
 	WORKER_IDLE_MS = 10000
 };
 
@@ -36,9 +35,11 @@ struct workers {
 	struct task *first, **last;
 	unsigned threads, idle, queued;
 	bool stopping;
+
+	unsigned limit; /* of threads; constant */
 };
 
-int workers_init(struct workers *w);
+int workers_init(struct workers *w, unsigned limit);
 
 /* Wait until every task is done; no more may come. */
 void workers_finish(struct workers *w);

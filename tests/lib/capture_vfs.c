@@ -18,6 +18,8 @@ static struct {
 	int dirfd;
 	capture_vfs_hook hook;
 	void *hook_arg;
+	capture_vfs_confirm confirm;
+	void *confirm_arg;
 	sqlite3_vfs *real;
 } vfs_state;
 
@@ -46,6 +48,13 @@ static bool hooked(const char *what, const char *path, uint64_t offset)
 	return vfs_state.hook(what, path, offset, vfs_state.hook_arg) != 0;
 }
 
+/* After a call that was done. */
+static bool confirmed(enum capture_wait wait, const char *path)
+{
+	return wait != CAPTURE_CONFIRMS || !vfs_state.confirm ||
+	       vfs_state.confirm(path, vfs_state.confirm_arg) == 0;
+}
+
 static int vfs_close(sqlite3_file *f)
 {
 	struct file *file = file_of(f);
@@ -69,27 +78,35 @@ static int vfs_write(sqlite3_file *f, const void *data, int n,
 		     sqlite3_int64 offset)
 {
 	struct file *file = file_of(f);
+	enum capture_wait wait;
 	bool fails;
 	ssize_t rc;
 
 	if (!file->capture)
 		return real_of(f)->pMethods->xWrite(real_of(f), data, n, offset);
+	wait = capture_may_wait(file->capture, CAPTURE_WRITE, data, (size_t)n,
+				(uint64_t)offset);
 	fails = hooked("write", file->path, (uint64_t)offset);
 	rc = capture_write(file->capture, fails ? -1 : file->fd, data,
 			   (size_t)n, (uint64_t)offset);
-	return rc == n ? SQLITE_OK : SQLITE_IOERR_WRITE;
+	return rc == n && confirmed(wait, file->path) ? SQLITE_OK :
+							 SQLITE_IOERR_WRITE;
 }
 
 static int vfs_truncate(sqlite3_file *f, sqlite3_int64 size)
 {
 	struct file *file = file_of(f);
+	enum capture_wait wait;
 	bool fails;
 
 	if (!file->capture)
 		return real_of(f)->pMethods->xTruncate(real_of(f), size);
+	wait = capture_may_wait(file->capture, CAPTURE_TRUNCATE, NULL, 0,
+				(uint64_t)size);
 	fails = hooked("truncate", file->path, (uint64_t)size);
 	if (capture_truncate(file->capture, fails ? -1 : file->fd,
-			     (uint64_t)size) < 0)
+			     (uint64_t)size) < 0 ||
+	    !confirmed(wait, file->path))
 		return SQLITE_IOERR_TRUNCATE;
 	return SQLITE_OK;
 }
@@ -221,17 +238,20 @@ static int vfs_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *f,
 static int vfs_delete(sqlite3_vfs *vfs, const char *path, int sync_dir)
 {
 	const char *name = below(path);
+	enum capture_wait wait;
 	bool fails;
 	int rc;
 
 	if (!name)
 		return vfs_state.real->xDelete(vfs_state.real, path, sync_dir);
+	wait = capture_path_may_wait(vfs_state.capture, name, CAPTURE_UNLINK);
 	fails = hooked("unlink", name, 0);
 	rc = capture_unlink(vfs_state.capture, fails ? -1 : vfs_state.dirfd,
 			    name, name);
 	if (rc == -ENOENT)
 		return SQLITE_IOERR_DELETE_NOENT;
-	return rc < 0 ? SQLITE_IOERR_DELETE : SQLITE_OK;
+	return rc < 0 || !confirmed(wait, name) ? SQLITE_IOERR_DELETE :
+						  SQLITE_OK;
 }
 
 void capture_vfs_use(struct capture *c, const char *directory, int dirfd)
@@ -258,6 +278,12 @@ void capture_vfs_set_hook(capture_vfs_hook hook, void *arg)
 {
 	vfs_state.hook = hook;
 	vfs_state.hook_arg = arg;
+}
+
+void capture_vfs_set_confirm(capture_vfs_confirm confirm, void *arg)
+{
+	vfs_state.confirm = confirm;
+	vfs_state.confirm_arg = arg;
 }
 
 int capture_vfs_settle(struct capture *c, const char *path, uint64_t *ret_txid)

@@ -33,6 +33,14 @@ typedef int (*capture_vfs_hook)(const char *what, const char *path,
 void capture_vfs_set_hook(capture_vfs_hook hook, void *arg);
 
 /*
+ * As the mount does: ask before each call whether it may complete a commit that
+ * is to be confirmed, and after it, let this do so.  A failure is SQLite's.
+ * NULL: nothing is asked.
+ */
+typedef int (*capture_vfs_confirm)(const char *path, void *arg);
+void capture_vfs_set_confirm(capture_vfs_confirm confirm, void *arg);
+
+/*
  * capture_settle(), called again for as long as a comparison goes on: on a busy
  * machine one call does only a part of it.
  */
