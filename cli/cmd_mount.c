@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "bucket/lease.h"
 #include "bucket/url.h"
+#include "cli/durability.h"
 #include "cli/node.h"
 #include "cli/outside.h"
 #include "cli/place.h"
@@ -35,6 +36,7 @@ struct mount_settings {
 	const char *on_stop;
 	int64_t lease_ttl_ms;
 	const char *advertise;
+	struct option_list durability;
 };
 
 static const struct option mount_options[] = {
@@ -71,6 +73,9 @@ static const struct option mount_options[] = {
 	OPTION(struct mount_settings, advertise, .name = "advertise-url",
 	       .kind = OPTION_TEXT, .value = "URL",
 	       .help = "where others can send their writes"),
+	OPTION(struct mount_settings, durability, .name = "durability",
+	       .kind = OPTION_LIST, .value = "WHICH[:GLOB]",
+	       .help = "what a commit waits for: local or bucket"),
 	OPTION(struct mount_settings, log_level, .name = "log-level",
 	       .kind = OPTION_LEVEL, .value = "LEVEL", .fallback = "info",
 	       .help = "debug, info, warn or error"),
@@ -86,6 +91,7 @@ static const struct option mount_options[] = {
 
 /* Static, because the signal thread may look at it until the very end. */
 static struct node node;
+static struct durability durability;
 
 static void stop(void)
 {
@@ -186,6 +192,7 @@ static int serve(const struct mount_settings *s, const struct place *place,
 		.pending_byte = s->pending_byte,
 		.lease_ttl_ms = s->lease_ttl_ms,
 		.advertise = s->advertise,
+		.durability = &durability,
 		.unmount_in_use = strcmp(s->on_stop, "unmount") == 0,
 		.ready = ready,
 		.arg = (void *)s,
@@ -251,7 +258,8 @@ static int run(const void *settings, char **operands)
 	int rc;
 
 	if (check_on_stop(s->on_stop) < 0 || check_lease(s) < 0 ||
-	    parse_adopt(s->adopt, &adopt) < 0)
+	    parse_adopt(s->adopt, &adopt) < 0 ||
+	    durability_parse(&s->durability, &durability) < 0)
 		return cli_fail_usage(&cmd_mount);
 	log_set_level(s->log_level);
 	if (s->ready_fd >= 0)

@@ -59,6 +59,15 @@ static void add_row(struct columns *t, const json_t *db)
 	columns_cell(t, "%s", spool);
 }
 
+static void print_commit_waits(const char *path, const json_t *seconds)
+{
+	char lag[REPORT_LAG_TEXT];
+
+	format_lag(json_number_value(seconds), lag);
+	(void)printf("%s: a commit has waited for the bucket for %s\n", path,
+		     lag);
+}
+
 static void print_sentences(const json_t *db)
 {
 	const char *path = text_of(db, "path");
@@ -69,6 +78,9 @@ static void print_sentences(const json_t *db)
 			     (long long)json_integer_value(compared),
 			     (long long)json_integer_value(
 				     json_object_get(db, "pages")));
+	if (json_is_real(json_object_get(db, "commit_waits_seconds")))
+		print_commit_waits(path,
+				   json_object_get(db, "commit_waits_seconds"));
 	if (json_is_string(json_object_get(db, "waits")))
 		(void)printf("%s: waits: %s\n", path, text_of(db, "waits"));
 	if (json_is_string(json_object_get(db, "error")))

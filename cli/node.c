@@ -15,6 +15,7 @@
 #include "cli/bucket_id.h"
 #include "cli/helper.h"
 #include "cli/missing.h"
+#include "cli/node_confirm.h"
 #include "cli/node_lease.h"
 #include "cli/outside.h"
 #include "cli/player.h"
@@ -377,6 +378,7 @@ static int open_capture(struct node *n)
 		.epoch = node_lease_epoch,
 		.found = found,
 		.appeared = appeared,
+		.durable = node_durable,
 		.committed = committed,
 		.now_ms = now_ms,
 		.spool_max = n->config.spool_max,
@@ -476,6 +478,7 @@ int node_serve(struct node *n)
 		.unmount_in_use = n->config.unmount_in_use,
 		.admit = admit,
 		.in_use = in_use,
+		.confirm = node_confirm,
 		.control = node_control,
 		.arg = n,
 	};

@@ -34,6 +34,7 @@
 struct bucket;
 struct buf;
 struct capture;
+struct durability;
 struct helper;
 struct mount;
 struct outside;
@@ -58,6 +59,7 @@ struct node_config {
 	uint64_t pending_byte;	 /* SQLite's first lock byte (D39) */
 	int64_t lease_ttl_ms;	 /* of the lease */
 	const char *advertise;	 /* where writes can be sent, or NULL */
+	const struct durability *durability; /* whose commits wait; NULL: none */
 
 	/* The mount is there, and will answer.  In node_serve(). */
 	void (*ready)(size_t databases, void *arg);
@@ -69,6 +71,8 @@ struct node_db {
 	struct spool *spool;	 /* capture's */
 	uint64_t confirmed;	 /* when it appeared */
 	_Atomic(char *) refused; /* why it is not uploaded, or NULL */
+	atomic_uint commits_waiting; /* for the bucket (cli/node_confirm.h) */
+	atomic_int_least64_t waiting_since_ms; /* monotonic; 0: none waits */
 
 	/* How far its log is closed for older epochs (R4). */
 	pthread_mutex_t closing; /* guards what follows; outermost */

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "bucket/bucket.h"
 #include "capture/capture.h"
+#include "cli/node_confirm.h"
 #include "cli/report.h"
 #include "cli/tenure.h"
 #include "fuse/control.h"
@@ -184,6 +185,14 @@ static double lag_seconds(struct node *n, const struct node_db *db)
 	return oldest && lag > 0 ? (double)lag / 1000 : 0;
 }
 
+/* Null: no commit waits for the bucket. */
+static json_t *json_of_commit_waits(struct node_db *db)
+{
+	int64_t ms = db ? node_commit_waits_ms(db) : 0;
+
+	return ms > 0 ? json_real((double)ms / 1000) : json_null();
+}
+
 /* One word; the worst that is true. */
 static const char *state_of(const struct capture_status *capture,
 			    const struct uploader_status *uploader,
@@ -249,7 +258,7 @@ static void add_state(struct node *n, json_t **o,
 
 static json_t *json_of(struct node *n, const struct capture_status *capture)
 {
-	const struct node_db *db = node_find(n, capture->path);
+	struct node_db *db = node_find(n, capture->path);
 	const char *refused = db ? atomic_load(&db->refused) : NULL;
 	struct uploader_status uploader = {0};
 	json_t *o = json_object();
@@ -272,6 +281,10 @@ static json_t *json_of(struct node *n, const struct capture_status *capture)
 	report_field(&o, "spool_bytes",
 		     json_integer((json_int_t)uploader.spool_bytes));
 	report_field(&o, "lag_seconds", json_real(lag_seconds(n, db)));
+	report_field(&o, "durability",
+		     json_string(node_durable(n, capture->path) ? "bucket" :
+								  "local"));
+	report_field(&o, "commit_waits_seconds", json_of_commit_waits(db));
 	return o;
 }
 
