@@ -173,7 +173,8 @@ static int set_spool_aside(struct db *db, int aside_fd)
 }
 
 /* A new directory, named after the time. */
-static int make_aside(struct db *db, char ret_name[ASIDE_SIZE])
+static int make_aside(struct db *db, enum capture_keep keep,
+		      char ret_name[ASIDE_SIZE])
 {
 	int64_t now = db->config->now_ms(db->config->arg);
 	char time[CLOCK_TEXT_SIZE];
@@ -182,7 +183,9 @@ static int make_aside(struct db *db, char ret_name[ASIDE_SIZE])
 
 	io_random(&random, sizeof(random));
 	clock_format(now, time);
-	(void)snprintf(ret_name, ASIDE_SIZE, "aside/%s-%08x", time, random);
+	(void)snprintf(ret_name, ASIDE_SIZE, "aside/%s%s-%08x",
+		       keep == CAPTURE_KEEP_DIVERGED ? "diverged-" : "", time,
+		       random);
 	if (rc == 0)
 		rc = io_make_dirs(db->capture->state_fd, ret_name, 0700);
 	if (rc < 0)
@@ -193,9 +196,11 @@ static int make_aside(struct db *db, char ret_name[ASIDE_SIZE])
 }
 
 /* What failed has changed nothing: its second names are of no use. */
-static void remove_aside(struct db *db, int fd, const char *name)
+static void remove_aside(struct db *db, const char *name)
 {
-	DIR *dir = fdopendir(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+	int fd = openat(db->capture->state_fd, name,
+			O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
 
 	while (dir && (entry = readdir(dir)))
@@ -275,22 +280,38 @@ static int bring_in(struct db *db, int dirfd, const char *name)
 	return rc;
 }
 
+/* Step 1. */
+static int keep_aside(struct db *db, bool files, bool spool,
+		      enum capture_keep keep, char ret_name[ASIDE_SIZE])
+{
+	AUTO(fd) int fd = make_aside(db, keep, ret_name);
+	int rc = fd < 0 ? fd : fill_aside(db, files, spool, fd, ret_name);
+
+	if (rc < 0 && fd >= 0)
+		remove_aside(db, ret_name);
+	return rc;
+}
+
 /* Steps 1 and 2.  name is NULL if the files stay. */
 static int keep_and_bring_in(struct db *db, int dirfd, const char *name,
-			     bool spool)
+			     bool spool, enum capture_keep keep)
 {
-	char aside[ASIDE_SIZE];
-	AUTO(fd) int fd = make_aside(db, aside);
-	int rc = fd < 0 ? fd : fill_aside(db, name != NULL, spool, fd, aside);
+	bool files = name && keep != CAPTURE_KEEP_SPOOL;
+	char aside[ASIDE_SIZE] = "";
+	int rc = 0;
 
-	if (rc == 0 && name)
+	if (files || spool)
+		rc = keep_aside(db, files, spool, keep, aside);
+	if (rc < 0)
+		return rc;
+	if (name)
 		rc = bring_in(db, dirfd, name);
-	if (rc == 0)
+	if (rc == 0 && aside[0])
 		log_warn("what was there is kept; remove it when nobody needs "
 			 "it", "db=%s kept=.litebucket/%s", log_quote(db->path),
 			 aside);
-	else if (fd >= 0)
-		remove_aside(db, fd, aside);
+	else if (aside[0])
+		remove_aside(db, aside);
 	return rc;
 }
 
@@ -460,7 +481,8 @@ static void forget(struct db *db)
 }
 
 static int adopt_locked(struct db *db, int dirfd, const char *name,
-			const struct capture_state *state)
+			const struct capture_state *state,
+			enum capture_keep keep)
 {
 	const char *marker = name ? REPLACING : ADOPTING;
 	struct position p = position_of(db, state);
@@ -468,7 +490,7 @@ static int adopt_locked(struct db *db, int dirfd, const char *name,
 	int rc = name ? prepare_file(db, dirfd, name) : 0;
 
 	if (rc == 0 && (name || spool))
-		rc = keep_and_bring_in(db, dirfd, name, spool);
+		rc = keep_and_bring_in(db, dirfd, name, spool, keep);
 	if (rc == 0)
 		rc = position_store(db->state_fd, marker, &p);
 	if (rc < 0)
@@ -480,7 +502,8 @@ static int adopt_locked(struct db *db, int dirfd, const char *name,
 }
 
 static int adopt(struct capture *c, const char *path, int dirfd,
-		 const char *name, const struct capture_state *state)
+		 const char *name, const struct capture_state *state,
+		 enum capture_keep keep)
 {
 	struct db *db = NULL;
 	int rc = find_held(c, path, &db);
@@ -489,7 +512,7 @@ static int adopt(struct capture *c, const char *path, int dirfd,
 		return rc;
 	(void)pthread_mutex_lock(&db->seal_lock);
 	(void)pthread_mutex_lock(&db->lock);
-	rc = adopt_locked(db, dirfd, name, state);
+	rc = adopt_locked(db, dirfd, name, state, keep);
 	(void)pthread_mutex_unlock(&db->lock);
 	(void)pthread_mutex_unlock(&db->seal_lock);
 	if (rc == 0)
@@ -501,13 +524,14 @@ static int adopt(struct capture *c, const char *path, int dirfd,
 int capture_adopt(struct capture *c, const char *path,
 		  const struct capture_state *state)
 {
-	return adopt(c, path, -1, NULL, state);
+	return adopt(c, path, -1, NULL, state, CAPTURE_KEEP);
 }
 
 int capture_replace(struct capture *c, const char *path, int dirfd,
-		    const char *name, const struct capture_state *state)
+		    const char *name, const struct capture_state *state,
+		    enum capture_keep keep)
 {
-	return adopt(c, path, dirfd, name, state);
+	return adopt(c, path, dirfd, name, state, keep);
 }
 
 int capture_each_aside(struct capture *c,

@@ -361,9 +361,20 @@ int capture_adopt(struct capture *c, const char *path,
  * files that were there get second names in a directory of their own,
  * .litebucket/aside/<...>, and so does what is in the spool.  A crash leaves
  * all old, or is finished by the next capture_open().
+ *
+ * CAPTURE_KEEP_DIVERGED: what goes holds commits that the log did not get; the
+ * directory's name begins with "diverged-".  CAPTURE_KEEP_SPOOL: the log has
+ * what the files hold, so that only the spool's batches, if any, are kept.
  */
+enum capture_keep {
+	CAPTURE_KEEP,
+	CAPTURE_KEEP_DIVERGED,
+	CAPTURE_KEEP_SPOOL,
+};
+
 int capture_replace(struct capture *c, const char *path, int dirfd,
-		    const char *name, const struct capture_state *state);
+		    const char *name, const struct capture_state *state,
+		    enum capture_keep keep);
 
 /* Take the database up, as capture_open() would have. */
 int capture_let_go(struct capture *c, const char *path);

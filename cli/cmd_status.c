@@ -96,6 +96,12 @@ static void print_errors(const json_t *databases)
 	json_array_foreach(databases, i, db) print_sentences(db);
 }
 
+/* By its name (capture_replace()). */
+static bool is_diverged(const json_t *kept)
+{
+	return strncmp(text_of(kept, "directory"), "diverged-", 9) == 0;
+}
+
 /* What stays on the disk until somebody removes it. */
 static void print_aside(const json_t *status)
 {
@@ -105,10 +111,13 @@ static void print_aside(const json_t *status)
 	json_t *kept;
 
 	json_array_foreach(json_object_get(status, "aside"), i, kept)
-		(void)printf("%s: what it was is kept in %s/.litebucket/aside/%s"
+		(void)printf("%s: %s kept in %s/.litebucket/aside/%s"
 			     "%s; remove that when nobody needs it\n",
-			     text_of(kept, "path"), directory,
-			     text_of(kept, "directory"),
+			     text_of(kept, "path"),
+			     is_diverged(kept) ?
+				     "commits that the bucket did not get are" :
+				     "what it was is",
+			     directory, text_of(kept, "directory"),
 			     hidden ? ", which is hidden until it is unmounted" :
 				      "");
 }

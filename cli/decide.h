@@ -16,6 +16,9 @@
  *	none, or older	as the head	newer		adopted: goes on behind it
  *	  than the	as an older one	newer		rolled forward to the head
  *	  bucket's head				(adopt local: goes on with it)
+ *			something else	newer, by	set aside as diverged, and
+ *					  another	rolled forward to the head,
+ *					  epoch		unless adopt says local
  *			something else	newer		closed, unless adopt says
  *	-		-		head is a drop	goes on behind it, all pages
  *	-		-		no answer	served; the slots fence

@@ -58,6 +58,7 @@ static int look_at_spool(struct origin *o)
 	if (rc < 0)
 		return rc;
 	o->first_node = header.node_id;
+	o->first_pre = header.pre_dbsum;
 	return 0;
 }
 
@@ -173,7 +174,7 @@ static void remove_fetched(const struct decision *d)
 
 /* Put what was fetched in the place of the files. */
 static int replace(const struct decision *d,
-		   const struct restorer_result *result)
+		   const struct restorer_result *result, enum capture_keep keep)
 {
 	const struct capture_state state = state_of(result);
 	char name[40];
@@ -183,7 +184,7 @@ static int replace(const struct decision *d,
 	/* Also if it fails: the rest may be done by the next try. */
 	d->o->replaced = true;
 	rc = capture_replace(d->config->capture, d->o->path,
-			     d->config->incoming_fd, name, &state);
+			     d->config->incoming_fd, name, &state, keep);
 	return rc < 0 ? rc : know_again(d);
 }
 
@@ -226,7 +227,7 @@ static int roll_to_position(struct decision *d)
 		rc = error_set(-ERR_CORRUPT, "the bucket has another "
 					     "transaction of that number");
 	if (rc == 0)
-		rc = replace(d, &result);
+		rc = replace(d, &result, CAPTURE_KEEP);
 	remove_fetched(d);
 	if (rc < 0)
 		return not_rolled_forward(o, rc);
@@ -362,14 +363,22 @@ static int find_older(const struct decision *d, uint64_t *ret_txid)
 }
 
 /* Put the bucket's head in the place of the files. */
-static int roll_to_head(struct decision *d, const char *message, uint64_t from)
+static int put_head(struct decision *d, enum capture_keep keep)
 {
 	struct restorer_result result;
 	int rc = fetch(d, false, &result);
 
 	if (rc == 0)
-		rc = replace(d, &result);
+		rc = replace(d, &result, keep);
 	remove_fetched(d);
+	return rc;
+}
+
+static int roll_to_head(struct decision *d, const char *message, uint64_t from,
+			enum capture_keep keep)
+{
+	int rc = put_head(d, keep);
+
 	if (rc == 0)
 		log_warn(message, "db=%s from=%016" PRIx64 " txid=%016" PRIx64,
 			 log_quote(d->o->path), from, d->head.txid);
@@ -405,6 +414,51 @@ static int refuse(const struct decision *d)
 		d->o->path, d->config->bucket->url, d->head.txid);
 }
 
+/*
+ * Did another epoch go on behind the very transaction that this directory knows
+ * to be in the bucket?  1: so; 0: no, or it is not certain.
+ */
+static int was_overtaken(const struct decision *d)
+{
+	const struct origin *o = d->o;
+	uint64_t base = confirmed(o);
+	struct ltx_header at, behind;
+	int rc = base ? get_slot(d, base, &at) : 0;
+
+	if (rc <= 0 || at.post_dbsum == 0 ||
+	    at.post_dbsum != (o->first ? o->first_pre : o->dbsum))
+		return rc < 0 ? rc : 0;
+	rc = get_slot(d, base + 1, &behind);
+	return rc > 0 ? behind.node_id >> 32 > at.node_id >> 32 : rc;
+}
+
+/*
+ * The log went on without this directory, which has commits of its own behind
+ * where they parted: they are kept, and the log counts (R5, R11).
+ */
+static int set_diverged_aside(struct decision *d)
+{
+	uint64_t base = confirmed(d->o);
+	int rc = put_head(d, CAPTURE_KEEP_DIVERGED);
+
+	if (rc == 0)
+		log_error("another writer went on behind what the bucket got "
+			  "from here; the commits that it did not get are set "
+			  "aside",
+			  "db=%s from=%016" PRIx64 " txid=%016" PRIx64,
+			  log_quote(d->o->path), base, d->head.txid);
+	return rc;
+}
+
+static int decide_overtaken(struct decision *d)
+{
+	int rc = was_overtaken(d);
+
+	if (rc < 0)
+		return rc;
+	return rc > 0 ? set_diverged_aside(d) : refuse(d);
+}
+
 static int decide_different(struct decision *d)
 {
 	const struct capture_state head = head_state(d);
@@ -417,9 +471,9 @@ static int decide_different(struct decision *d)
 		return roll_to_head(d,
 				    "the bucket's state is put in the place "
 				    "of the local file, as was asked for",
-				    0);
+				    0, CAPTURE_KEEP);
 	default:
-		return refuse(d);
+		return decide_overtaken(d);
 	}
 }
 
@@ -447,7 +501,7 @@ static int decide_by_content(struct decision *d)
 		return rc;
 	if (rc > 0)
 		return roll_to_head(d, "the bucket is ahead; rolled forward",
-				    txid);
+				    txid, CAPTURE_KEEP_SPOOL);
 	return decide_different(d);
 }
 

@@ -22,6 +22,7 @@ struct origin {
 	uint64_t dbsum;
 	uint64_t first;		  /* TXID in the spool; 0: it is empty */
 	uint64_t first_node;	  /* that wrote it */
+	uint64_t first_pre;	  /* the checksum that it goes on behind */
 	bool behind;
 	bool replaced;		  /* the file may be another than it was found */
 };

@@ -152,10 +152,9 @@ def test_an_older_copy_is_rolled_forward(bucket, mount, work):
         sync(data / "app.db")
         expected = copy_at_rest(data / "app.db", work / "expected")
         data.wait_for_log("the bucket is ahead")
-        assert re.search("app.db: .*/aside/.*, which is hidden until it is unmounted; remove",
-                         litebucket("status", data.point).stdout)
-        old = data.directory / ".litebucket" / "aside" / kept(data)[0]["directory"]
-    assert rows(old / "database") == [1]
+        # It is in the bucket: machines that take turns do not gather copies.
+        assert not kept(data)
+    assert not list((work / "second" / ".litebucket").glob("aside/*"))
     assert before.items() <= objects(bucket).items()
     restore(bucket, "app.db", work / "restored")
     assert_same_bytes(work / "restored", expected)
@@ -250,41 +249,79 @@ def test_a_whole_directory_of_before_is_rolled_forward(bucket, mount, work):
     assert list(states(bucket, "app.db", work).values())[-2:] == [[1, 2], [1, 2, 3]]
 
 
-@pytest.mark.parametrize("adopt, expected", [("local", [1, 9]), ("bucket", [1, 2])])
-def test_a_directory_of_before_with_changes_waits_for_a_decision(bucket, mount, work, adopt,
-                                                                 expected):
-    before = put_back_old_directory(mount, bucket, work)
-    commit(work / "old" / "app.db", 9)
-    commit(work / "old" / "new.db", 5)
-    with mount(bucket, name="old") as data:
-        assert rows(data / "new.db") == [5]
-        refuses(data / "app.db")
-        assert status(data, "app.db")["state"] == "closed"
-        assert "--adopt" in status(data, "app.db")["error"]
-        assert len(re.findall("database is closed", data.log_text())) == 1
-        sync(data / "new.db")
-        document = json.loads(litebucket("status", "--json", data.point).stdout)
-        assert [o["path"] for o in document["databases"]] == ["app.db", "new.db"]
-    assert rows(work / "old" / "app.db") == [1, 9]
-    assert {key: value for key, value in objects(bucket).items() if "app.db" in key} == before
-
-    with mount(bucket, "--adopt", adopt, name="old") as data:
+def check_goes_on(bucket, mount, work, expected, name="old"):
+    """What the mount has is in the bucket, behind what was there; and decided once."""
+    before = objects(bucket)
+    with mount(bucket, name=name) as data:
         assert rows(data / "app.db") == expected
         commit(data / "app.db", 10)
         sync(data / "app.db")
         copy = copy_at_rest(data / "app.db", work / "expected")
-        if adopt == "bucket":
-            old = data.directory / ".litebucket" / "aside" / kept(data)[0]["directory"]
-    if adopt == "bucket":
-        assert rows(old / "database") == [1, 9]
     assert before.items() <= objects(bucket).items()
     restore(bucket, "app.db", work / "restored")
     assert_same_bytes(work / "restored", copy)
     found = list(states(bucket, "app.db", work).values())
     assert [1, 2] in found and found[-1] == expected + [10]
-    # Decided once: the next start has nothing to ask.
+
+
+def test_a_directory_of_before_with_changes_sets_them_aside(bucket, mount, work):
+    """Another life went on behind what it knows: the bucket counts, and nothing is lost."""
+    before = put_back_old_directory(mount, bucket, work)
+    commit(work / "old" / "app.db", 9)
+    commit(work / "old" / "new.db", 5)
     with mount(bucket, name="old") as data:
-        assert rows(data / "app.db") == expected + [10]
+        assert rows(data / "new.db") == [5]
+        assert rows(data / "app.db") == [1, 2]
+        assert len(re.findall("level=error.* the commits that it did not get are set aside.* "
+                              "db=app.db", data.log_text())) == 1
+        sync(data / "new.db")
+        aside, = kept(data)
+        assert aside["path"] == "app.db" and aside["directory"].startswith("diverged-")
+        assert re.search("app.db: commits that the bucket did not get are kept in .*/aside/.*, "
+                         "which is hidden until it is unmounted; remove",
+                         litebucket("status", data.point).stdout)
+    assert rows(work / "old" / ".litebucket" / "aside" / aside["directory"] / "database") == [1, 9]
+    found = {key: value for key, value in objects(bucket).items() if "app.db" in key}
+    assert before.items() <= found.items()
+    check_goes_on(bucket, mount, work, [1, 2])
+
+
+def test_a_directory_of_before_with_changes_goes_on_with_them_if_one_says_so(bucket, mount, work):
+    put_back_old_directory(mount, bucket, work)
+    commit(work / "old" / "app.db", 9)
+    with mount(bucket, "--adopt", "local", name="old") as data:
+        assert rows(data / "app.db") == [1, 9]
+        assert not kept(data)
+    check_goes_on(bucket, mount, work, [1, 9])
+
+
+@pytest.mark.parametrize("adopt, expected", [("local", [1, 9]), ("bucket", [1, 2])])
+def test_a_copy_of_a_directory_in_use_with_changes_waits_for_a_decision(bucket, mount, work, adopt,
+                                                                        expected):
+    """Nobody took over from it: that it is older may be meant, or not."""
+    with mount(bucket, name="first", mountpoint=work / "mountpoint") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+        data.wait_for_log("all logs are closed")
+        shutil.copytree(data.directory, work / "old")
+        commit(data / "app.db", 2)
+        sync(data / "app.db")
+    commit(work / "old" / "app.db", 9)
+    before = {key: value for key, value in objects(bucket).items() if "app.db" in key}
+    with mount(bucket, name="old") as data:
+        refuses(data / "app.db")
+        assert status(data, "app.db")["state"] == "closed"
+        assert "--adopt" in status(data, "app.db")["error"]
+        assert len(re.findall("database is closed", data.log_text())) == 1
+    assert rows(work / "old" / "app.db") == [1, 9]
+    assert {key: value for key, value in objects(bucket).items() if "app.db" in key} == before
+    with mount(bucket, "--adopt", adopt, name="old") as data:
+        assert rows(data / "app.db") == expected
+        if adopt == "bucket":
+            old = data.directory / ".litebucket" / "aside" / kept(data)[0]["directory"]
+    if adopt == "bucket":
+        assert rows(old / "database") == [1, 9]
+    check_goes_on(bucket, mount, work, expected)
 
 
 @pytest.mark.parametrize("adopt", ["local", "bucket"])

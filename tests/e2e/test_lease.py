@@ -378,18 +378,17 @@ def check_lost(old, bucket, held, journal):
 
 
 def check_back(old, bucket, work, theirs, ours):
-    """It starts again, and what was not sent waits for a decision, and is kept."""
+    """It starts again, in step with the other, and what was not sent is set aside."""
     before = objects(bucket)
     with old:
         assert lease(old)["state"] == "held"
-        refuses(old / "app.db")
-        error = status(old)["databases"][0]["error"]
-        assert "--adopt" in error
-    assert before.items() <= objects(bucket).items()
-    old.options += ["--adopt", "bucket"]
-    with old:
         assert rows(old / "app.db") == theirs
+        assert len(re.findall("level=error.* the commits that it did not get are set aside",
+                              old.log_text())) == 1
         kept, = status(old)["aside"]
+        assert kept["directory"].startswith("diverged-")
+        assert "app.db: commits that the bucket did not get are kept in" in (
+            litebucket("status", old.point).stdout)
         kept = old.directory / ".litebucket" / "aside" / kept["directory"]
         commit(old / "app.db", "again")
         check_restore(bucket, old, work)

@@ -376,7 +376,7 @@ static void what_is_replaced_is_kept_with_its_wal(void **state)
 	start(w);
 	at = make_new(w);
 	assert_int_equal(capture_replace(w->capture, "app.db", w->dirfd, "new",
-					 &at),
+					 &at, CAPTURE_KEEP),
 			 0);
 	assert_int_equal(capture_let_go(w->capture, "app.db"), 0);
 	assert_int_equal(faccessat(w->dirfd, "app.db-wal", F_OK, 0), -1);
@@ -406,7 +406,7 @@ static void what_could_not_be_replaced_leaves_nothing_behind(void **state)
 	assert_int_equal(system(command), 0);
 	for (int i = 0; i < 3; i++)
 		assert_true(capture_replace(w->capture, "app.db", w->dirfd,
-					    "new", &at) < 0);
+					    "new", &at, CAPTURE_KEEP) < 0);
 	assert_int_equal(capture_each_aside(w->capture, look_at_kept, &kept), 0);
 	assert_int_equal(kept.n, 0);
 	(void)snprintf(command, sizeof(command),
@@ -415,7 +415,7 @@ static void what_could_not_be_replaced_leaves_nothing_behind(void **state)
 		       w->dir);
 	assert_int_equal(system(command), 0);
 	assert_int_equal(capture_replace(w->capture, "app.db", w->dirfd, "new",
-					 &at),
+					 &at, CAPTURE_KEEP),
 			 0);
 	assert_int_equal(capture_let_go(w->capture, "app.db"), 0);
 	assert_int_equal(count_rows(w->path), 3);
@@ -438,7 +438,7 @@ static void replace_until(struct world *w, const char *point)
 		start(w);
 		at = make_new(w);
 		(void)capture_replace(w->capture, "app.db", w->dirfd, "new",
-				      &at);
+				      &at, CAPTURE_KEEP);
 		_exit(0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
