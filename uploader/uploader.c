@@ -415,6 +415,9 @@ int uploader_drain(struct uploader *u, int64_t timeout_ms)
 
 		while (uploader_db_active(db) && rc != -ETIMEDOUT)
 			rc = cond_wait_until(&db->changed, &u->lock, until);
+		/* The time may be up in the very moment that it is done. */
+		if (!uploader_db_active(db))
+			rc = 0;
 		if (db->stopped && !stopped)
 			stopped = db;
 	}

@@ -1,13 +1,42 @@
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "tests/unit/uploader_harness.h"
 
 #include "uploader/uploader.h"
+
+/*
+ * Stands before the C library's: where this is set, in this thread, what is
+ * waited for comes about, and the time is up in the same moment.
+ */
+static _Thread_local bool time_is_up;
+
+int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex,
+			   const struct timespec *until)
+{
+	static int (*real)(pthread_cond_t *, pthread_mutex_t *,
+			   const struct timespec *);
+
+	if (!real)
+		real = (__typeof__(real))dlsym(RTLD_NEXT,
+					       "pthread_cond_timedwait");
+	if (!time_is_up)
+		return real(cond, mutex, until);
+	(void)pthread_mutex_unlock(mutex);
+	clock_sleep_ms(500);
+	(void)pthread_mutex_lock(mutex);
+	return ETIMEDOUT;
+}
 
 static struct fault_bucket *net(void)
 {
@@ -372,6 +401,19 @@ static void an_idle_uploader_asks_nothing_and_seals_nothing(void **state)
 	assert_int_equal(LOCKED(h.dbs[1].seals), 0);
 }
 
+static void a_drain_that_ends_with_its_time_is_none_that_failed(void **state)
+{
+	struct made_up_db *db;
+
+	start(2, 600000);
+	db = add_new("a");
+	commit_quietly(db);
+	time_is_up = true;
+	assert_int_equal(uploader_drain(h.u, 20000), 0);
+	time_is_up = false;
+	assert_int_equal(status_of(db).confirmed, 1);
+}
+
 static void drain_brings_everything_of_all_databases(void **state)
 {
 	struct made_up_db *a, *b, *c = new_db("c", 1, 3);
@@ -562,6 +604,7 @@ int main(void)
 		TEST(wait_knows_the_last_confirmed_and_unknown_names),
 		TEST(an_idle_uploader_asks_nothing_and_seals_nothing),
 		TEST(drain_brings_everything_of_all_databases),
+		TEST(a_drain_that_ends_with_its_time_is_none_that_failed),
 		TEST(stopping_leaves_what_was_not_sent_in_the_spool),
 		TEST(a_database_that_is_gone_has_nothing_to_seal),
 		TEST(every_state_has_a_name),
