@@ -6,6 +6,8 @@ an order that everybody who was acknowledged has seen.
 import contextlib
 import copy
 import json
+import os
+import pathlib
 import random
 import signal
 import sqlite3
@@ -18,11 +20,32 @@ import pytest
 
 import bank
 import harness
+from conftest import required
 from harness import LITEBUCKET, restore, sync
 from proxy import Proxy
 
 TTL_SECONDS = 2
 BANK = harness.ROOT / "tests" / "lib" / "bank.py"
+
+
+class Clock:
+    """A wall clock that is wrong, by libfaketime; the monotonic one is as it is."""
+
+    def __init__(self, file, library):
+        self.file, self.library = file, library
+        self.jump()
+
+    def jump(self):
+        new = self.file.with_suffix(".new")
+        new.write_text(random.choice(["-1h", "-61m", "-5s", "+5s", "+20m", "+1h", "+90m"]))
+        new.rename(self.file)
+
+    def environment(self):
+        options = os.environ.get("ASAN_OPTIONS", "")
+        return {"LD_PRELOAD": self.library, "FAKETIME_TIMESTAMP_FILE": str(self.file),
+                "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "FAKETIME_FORCE_MONOTONIC_FIX": "0", "NO_FAKE_STAT": "1",
+                "ASAN_OPTIONS": f"{options}:verify_asan_link_order=0".lstrip(":")}
 
 
 class Node:
@@ -31,8 +54,9 @@ class Node:
     What a supervisor does, this does: a mount that has lost its lease is ended.
     """
 
-    def __init__(self, bucket, work, name, proxy=None):
+    def __init__(self, bucket, work, name, proxy=None, clock=None):
         self.bucket, self.name, self.proxy = bucket, name, proxy
+        self.clock = clock and Clock(work / f"{name}.clock", clock)
         self.directory = work / name
         self.directory.mkdir(exist_ok=True)
         self.log = work / f"{name}.log"
@@ -48,8 +72,10 @@ class Node:
                    "--upload-interval", "1h", "--stop-timeout", "3s", self.directory, self.bucket.url]
         with open(self.log, "ab") as log:
             begin = log.tell()
-            self.process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log,
-                                            stdin=subprocess.DEVNULL, env=self.bucket.environment())
+            environment = self.clock.environment() if self.clock else {}
+            self.process = subprocess.Popen(
+                [str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env={**self.bucket.environment(), **environment})
         return begin
 
     def said(self, begin):
@@ -127,10 +153,15 @@ class Node:
         self.proxy.cut()
         self.proxy.mend()
 
+    def jump(self):
+        self.clock.jump()
+
     def suffer(self):
         what = [self.kill, self.stop, self.freeze]
         if self.proxy:
             what += [self.cut_off, self.cut_off, self.lose_replies]
+        if self.clock:
+            what += 2 * [self.jump]
         what = random.choice(what)
         what()
         return what.__name__
@@ -194,21 +225,42 @@ def behind_proxies(bucket, n):
         yield behind, proxy
 
 
+@pytest.fixture
+def bucket_of(request):
+    return lambda kind: request.getfixturevalue(f"{kind}_bucket")
+
+
+@pytest.fixture
+def clock_library():
+    found = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if not found:
+        required("no libfaketime")
+    return str(found)
+
+
 @pytest.mark.parametrize("kind, journal", [("file", "wal"), ("file", "delete"), ("s3", "wal"),
                                            ("s3", "truncate")])
-def test_nothing_acknowledged_is_lost_between_two_primaries(request, mount, work, kind, journal,
+def test_nothing_acknowledged_is_lost_between_two_primaries(bucket_of, mount, work, kind, journal,
                                                             soak):
-    bucket = request.getfixturevalue(f"{kind}_bucket")
+    take_turns(bucket_of(kind), mount, work, kind, journal, soak(25, 600))
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_clocks_that_are_wrong_and_jump_are_no_danger(bucket_of, mount, work, kind, soak,
+                                                      clock_library):
+    take_turns(bucket_of(kind), mount, work, kind, "wal", soak(25, 600), clock_library)
+
+
+def take_turns(bucket, mount, work, kind, journal, seconds, clock=None):
     seed = random.randrange(1 << 30)
     random.seed(seed)
-    seconds = soak(25, 600)
     with mount(bucket, name="first") as data:
         bank.create(data / "bank.db", journal)
         sync(data / "bank.db")
     places = list(behind_proxies(bucket, 2)) if kind == "s3" else [(bucket, None)] * 2
     suffered = []
     with contextlib.ExitStack() as stack:
-        nodes = [stack.enter_context(Node(place, work, name, proxy))
+        nodes = [stack.enter_context(Node(place, work, name, proxy, clock))
                  for name, (place, proxy) in zip(("first", "second"), places)]
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -223,7 +275,10 @@ def test_nothing_acknowledged_is_lost_between_two_primaries(request, mount, work
         of_node = notes_of(node)
         tried |= of_node[0]
         acknowledged += of_node[1]
-        assert not harness.SANITIZER.search(node.log.read_text(errors="replace"))
+        log = node.log.read_text(errors="replace")
+        assert not harness.SANITIZER.search(log), log
+        # Its own is wrong: by the store's, or by that of the file system.
+        assert not clock or "using the bucket's clock" in log
     print(f"seed {seed}: {len(acknowledged)} of {len(tried)} acknowledged, "
           f"turns {[node.turns for node in nodes]}, suffered {suffered}")
     restore(bucket, "bank.db", work / "restored.db")

@@ -1,8 +1,10 @@
 """Who writes the bucket: one mount at a time has its lease; see cli/tenure.h."""
 import concurrent.futures
 import contextlib
+import copy
 import json
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -179,6 +181,42 @@ def test_a_second_mount_waits_and_takes_over_where_the_first_ended(bucket, mount
         check_restore(bucket, second, work)
         assert epochs(bucket)[-1] == 2
         assert 2 not in barriers(bucket), "the first had closed the log, and said so"
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["empty", "used"])
+def test_of_two_that_start_at_once_one_waits(bucket, mount, work, soak, used):
+    """And says for whom; what both commit in turn is one log."""
+    for number in range(soak(2, 50)):
+        place = copy.copy(bucket)
+        place.url = bucket.url_of(f"round-{number}")
+        data = [mount(place, name=f"{name}-{number}") for name in ("first", "second")]
+        if used:
+            with mount(place, name=f"before-{number}") as before:
+                commit(before / "app.db", 0)
+        with starting(data[0]) as one, starting(data[1]) as other:
+            done, waits = concurrent.futures.wait(
+                [one, other], 60, return_when=concurrent.futures.FIRST_COMPLETED)
+            assert len(done) == 1, [each.log_text() for each in data]
+            holder, waiter = data if one in done else reversed(data)
+            waiter.wait_for_log(WAITING)
+            line, = re.findall(f".*{WAITING}.*", waiter.log_text())
+            assert socket.gethostname() in line
+            assert WAITING not in holder.log_text()
+            assert lease(holder)["state"] == "held"
+            commit(holder / "app.db", 1)
+            assert not harness.is_mounted(waiter.point)
+            assert holder.stop() == 0
+            waits.pop().result(60)
+        with started_already(waiter):
+            assert rows(waiter / "app.db") == [0] * used + [1]
+            commit(waiter / "app.db", 2)
+        for name in ("first", "second", "before"):
+            shutil.rmtree(work / f"{name}-{number}", ignore_errors=True)
+        restored = work / "restored"
+        restored.unlink(missing_ok=True)
+        litebucket("restore", "-o", restored, bucket.url_of(f"round-{number}/app.db"),
+                   env=bucket.environment())
+        assert rows(restored) == [0] * used + [1, 2]
 
 
 def test_a_killed_one_is_succeeded_when_its_lease_is_over(bucket, mount, work):

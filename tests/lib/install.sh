@@ -20,7 +20,7 @@ build=(
 )
 check=(
 	clang libclang-rt-dev libcmocka-dev libs3-dev
-	git python3 python3-pytest python3-pytest-xdist curl procps util-linux mount groff-base rsync
+	git python3 python3-pytest python3-pytest-xdist curl procps util-linux mount groff-base rsync libfaketime
 )
 s3=(radosgw ceph-mon ceph-osd ceph-common)
 sqlite=(dpkg-dev make gcc libc6-dev tcl8.6 tcl8.6-dev libreadline-dev zlib1g-dev)
