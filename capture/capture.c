@@ -664,10 +664,13 @@ int capture_confirm(struct capture *c, const char *path, char ret_path[4096],
 	atomic_fetch_add(&db->confirming, 1);
 	rc = sync_db(db, ret);
 	atomic_fetch_sub(&db->confirming, 1);
+	/* A disk can say -ENOENT, too: of one with state that is no answer. */
+	if (rc == -ENOENT && !has_state(db))
+		rc = 0;
+	else if (rc >= 0)
+		rc = 1;
 	capture_release(c, db);
-	if (rc == -ENOENT)
-		return 0;
-	return rc < 0 ? rc : 1;
+	return rc;
 }
 
 /* 1: there is more to do. */

@@ -261,6 +261,22 @@ static void what_cannot_be_confirmed_is_an_error(void **state)
 	       "INSERT INTO one SELECT count(*) FROM t");
 }
 
+/* What the disk has lost is no reason to take a commit for confirmed. */
+static void what_cannot_be_sealed_is_not_confirmed(void **state)
+{
+	struct capture_point point;
+	struct world *w = *state;
+	char command[128], base[4096];
+
+	run(w, "PRAGMA journal_mode = wal; CREATE TABLE t(body)");
+	capture_vfs_set_confirm(NULL, NULL);
+	(void)snprintf(command, sizeof(command), "rm -rf '%s/.litebucket/db'",
+		       w->dir);
+	assert_int_equal(system(command), 0);
+	run(w, "INSERT INTO t VALUES (1)");
+	assert_true(capture_confirm(w->capture, "app.db-wal", base, &point) < 0);
+}
+
 /* By its lock one would think that a transaction without a journal goes on. */
 static void the_lock_of_who_waits_is_no_writer(void **state)
 {
@@ -312,6 +328,7 @@ int main(void)
 		TEST(a_spilled_transaction_is_confirmed),
 		TEST(the_first_commit_after_a_start_is_confirmed),
 		TEST(what_cannot_be_confirmed_is_an_error),
+		TEST(what_cannot_be_sealed_is_not_confirmed),
 		TEST(the_lock_of_who_waits_is_no_writer),
 		TEST(other_calls_and_other_databases_are_not_asked_for),
 	};
