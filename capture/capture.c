@@ -594,14 +594,6 @@ static bool is_in_transaction(struct db *db)
 	return atomic_load(&db->journal_live) && db->spool && !db->in_doubt;
 }
 
-/* Is something committed that could not be sealed? */
-static bool is_in_doubt(struct db *db)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
-
-	return db->in_doubt;
-}
-
 void capture_distrust(struct capture *c, const char *path)
 {
 	struct db *db;
@@ -630,9 +622,7 @@ static int sync_db(struct db *db, struct capture_point *ret)
 	if (rc == -EBUSY && is_in_transaction(db))
 		rc = 0;
 	if (rc == 0)
-		rc = db_seal_at(db, ret);
-	if (rc >= 0 && is_in_doubt(db))
-		rc = error_set(-EBUSY, "'%s' is not at rest", db->path);
+		rc = db_seal_all(db, ret);
 	if (rc >= 0 && !has_state(db))
 		rc = error_set(-ENOENT, "'%s' is not a database", db->path);
 	return rc;
@@ -651,26 +641,32 @@ int capture_sync(struct capture *c, const char *path,
 	return rc;
 }
 
-int capture_confirm(struct capture *c, const char *path, char ret_path[4096],
-		    struct capture_point *ret)
+/* Whoever has it open still writes its WAL or journal, and the main file is gone. */
+static bool is_left_alone(struct db *db)
 {
-	struct db *db;
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+	struct stat st;
+
+	return db->page_size == 0 &&
+	       fstatat(db->config->dirfd, db->path, &st, AT_SYMLINK_NOFOLLOW) <
+		       0 &&
+	       errno == ENOENT;
+}
+
+int capture_confirm(struct db *db, struct capture_point *ret)
+{
 	int rc;
 
-	(void)table_role(c, path, ret_path);
-	db = capture_find(c, ret_path);
-	if (!db)
-		return 0;
 	atomic_fetch_add(&db->confirming, 1);
 	rc = sync_db(db, ret);
 	atomic_fetch_sub(&db->confirming, 1);
 	/* A disk can say -ENOENT, too: of one with state that is no answer. */
-	if (rc == -ENOENT && !has_state(db))
-		rc = 0;
-	else if (rc >= 0)
-		rc = 1;
-	capture_release(c, db);
-	return rc;
+	if (rc < 0 && (rc != -ENOENT || has_state(db)))
+		return rc;
+	if (is_left_alone(db))
+		return error_set(-ESTALE, "'%s' was renamed or removed while in "
+					  "use", db->path);
+	return rc >= 0;
 }
 
 /* 1: there is more to do. */

@@ -48,6 +48,7 @@
 
 struct capture;
 struct capture_file;
+struct db; /* a database that somebody waits for */
 struct spool;
 
 /* A database, as it is found by capture_open(). */
@@ -222,12 +223,21 @@ enum capture_wait {
 /*
  * Might this call wait for more than its system call?  data is what is to be
  * written, or NULL; size is nothing for a CAPTURE_TRUNCATE.  Cheap.
+ *
+ * With CAPTURE_CONFIRMS ret_db gets the database whose commit it may complete,
+ * whatever becomes of the file's names meanwhile: for capture_confirm(), and
+ * given back with capture_forget_db() in any case.
  */
 enum capture_wait capture_may_wait(struct capture_file *f, enum capture_op op,
 				   const void *data, size_t size,
-				   uint64_t offset);
+				   uint64_t offset, struct db **ret_db);
 enum capture_wait capture_path_may_wait(struct capture *c, const char *path,
-					enum capture_op op);
+					enum capture_op op,
+					struct db **ret_db);
+void capture_forget_db(struct db *db);
+
+/* Its path below the directory, while there is a reference. */
+const char *capture_db_path(const struct db *db);
 
 /*
  * pwrite(2) and ftruncate(2) on fd, a writable descriptor of the backing file
@@ -250,6 +260,12 @@ int capture_unlink(struct capture *c, int parent_fd, const char *name,
 int capture_rename(struct capture *c, int from_fd, const char *from_name,
 		   const char *from_path, int to_fd, const char *to_name,
 		   const char *to_path, unsigned flags);
+
+/*
+ * Is this, by its name, the journal, WAL or wal-index of a file that is there?  Such
+ * a file belongs to its name: SQLite finds it by that.
+ */
+bool capture_is_side(struct capture *c, const char *path);
 
 /*
  * The files of this database were changed past the calls above, while nobody
@@ -303,17 +319,17 @@ int capture_sync(struct capture *c, const char *path,
 		 struct capture_point *ret);
 
 /*
- * After a call that CAPTURE_CONFIRMS, on the file at path: seal what is
- * committed to its database, whose path is ret_path.  1: once ret is in the
- * bucket, all that is.  0: there is no database (any more).  -EBUSY,
- * -EINPROGRESS, -EDQUOT: as capture_sync(); nothing is wrong, try again.  Other
- * errors: of the disk.
+ * After a call that CAPTURE_CONFIRMS: seal what is committed to the database.
+ * 1: once ret is in the bucket, all that is.  0: there is no database (yet).
+ * -ESTALE: it was renamed or removed, so what its former users commit is in no
+ * database.  -EBUSY, -EINPROGRESS,
+ * -EDQUOT: as capture_sync(); nothing is wrong, try again.  Other errors: of the
+ * disk.
  *
  * For the time of this call the database's locks are taken to be those of the
  * caller's own client, who has come to the end of its transaction.
  */
-int capture_confirm(struct capture *c, const char *path, char ret_path[4096],
-		    struct capture_point *ret);
+int capture_confirm(struct db *db, struct capture_point *ret);
 
 /*
  * Everything at rest: as capture_settle() for every database and every file

@@ -172,6 +172,9 @@ struct db {
 	bool position_unsure; /* to be written again before anything else, and */
 			      /* what the spool has behind it removed */
 
+	/* Guarded by seal_lock: the last sealing left out what was in doubt. */
+	bool kept_back;
+
 	/*
 	 * Found at the start, and not taken up (capture_config.found): nothing
 	 * is settled, sealed or told.  Cleared by capture_let_go(), once.
@@ -212,7 +215,6 @@ struct db {
 	struct dirty dirty;
 	struct run run;
 	struct rest rest;
-	bool told_undurable; /* the log knows of commits that cannot wait */
 	unsigned writers; /* open writable handles of the main file */
 	uint64_t begun, done; /* writes that change what the main file says */
 	int64_t last_write_ms; /* monotonic */
@@ -235,6 +237,7 @@ struct db {
 	 */
 	atomic_uint_least64_t wal_durable_end, wal_written_end;
 	atomic_uint confirming; /* calls of capture_confirm() under way */
+	atomic_bool told_undurable; /* the log knows of commits that cannot wait */
 };
 
 /* ------------------------------------------------------------- db.c */
@@ -482,8 +485,11 @@ int db_drop(struct db *db);
 /* What a crash left between sealing and publishing.  Lock held. */
 int db_recover_sealing(struct db *db);
 
-/* As db_seal(), and tell the batch's time, too. */
-int db_seal_at(struct db *db, struct capture_point *ret);
+/*
+ * As db_seal(), but it is all that is committed, or -EBUSY: something is in
+ * doubt.
+ */
+int db_seal_all(struct db *db, struct capture_point *ret);
 
 /* As capture_close_log().  Takes seal_lock and lock. */
 int db_close_log(struct db *db, struct capture_point *ret);

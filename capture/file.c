@@ -333,20 +333,22 @@ static struct wal_ends ends_after(const struct db *db,
 
 /*
  * The last piece of a commit frame completes the commit, if all before it is
- * there.  SQLite writes a frame's header first, and then its page; and where a
- * transaction had been spilled into the WAL, all its headers once more, that of
- * the commit frame last.
+ * there.  SQLite writes a frame's header first, and then its page; where a
+ * transaction had been spilled into the WAL, it writes headers once more in
+ * ascending order, that of the commit frame last.  A piece may be split at the
+ * boundaries of sectors (sqlite3WalFrames), so the commit frame may be confirmed
+ * more than once.  ends is how the WAL is after the write.
  */
-static bool completes_commit(const struct db *db, const struct operation *op)
+static bool completes_commit(const struct wal_ends *ends,
+			     const struct operation *op)
 {
-	struct wal_ends ends = ends_after(db, op);
-
-	if (ends.durable == UINT64_MAX)
+	if (ends->durable == UINT64_MAX)
 		return true;
-	return ends.durable && ends.written >= ends.durable &&
-	       op->offset < ends.durable &&
-	       op->offset + op->size + WAL_FRAME_HEADER_SIZE + ends.page_size >
-		       ends.durable;
+	return ends->durable && ends->written >= ends->durable &&
+	       op->offset < ends->durable &&
+	       op->offset + op->size + WAL_FRAME_HEADER_SIZE +
+			       ends->page_size >
+		       ends->durable;
 }
 
 /*
@@ -355,8 +357,8 @@ static bool completes_commit(const struct db *db, const struct operation *op)
  */
 static int perform_frames(struct db *db, const struct operation *op)
 {
-	bool completes = db->durable && completes_commit(db, op);
 	struct wal_ends ends = ends_after(db, op);
+	bool completes = db->durable && completes_commit(&ends, op);
 	int rc = perform(op);
 
 	atomic_store(&db->wal_durable_end, ends.durable);
@@ -573,7 +575,9 @@ static enum capture_wait journal_write_may_wait(struct db *db,
 static enum capture_wait wal_write_may_wait(struct db *db,
 					    const struct operation *op)
 {
-	if (db->durable && completes_commit(db, op))
+	struct wal_ends ends = ends_after(db, op);
+
+	if (db->durable && completes_commit(&ends, op))
 		return CAPTURE_CONFIRMS;
 	return wait_if(op->offset < WAL_HEADER_SIZE ||
 		       op->offset < atomic_load(&db->wal_end));
@@ -595,9 +599,26 @@ static enum capture_wait truncate_may_wait(struct db *db,
 	}
 }
 
+static enum capture_wait write_may_wait(struct db *db, enum format_role role,
+					const struct operation *op)
+{
+	switch (role) {
+	case FORMAT_MAIN:
+		return wait_if(atomic_load(&db->wal_touched) ||
+			       (atomic_load(&db->wal_in_use) &&
+				is_contended(db)));
+	case FORMAT_JOURNAL:
+		return journal_write_may_wait(db, op);
+	case FORMAT_WAL:
+		return wal_write_may_wait(db, op);
+	default:
+		return CAPTURE_AT_ONCE;
+	}
+}
+
 enum capture_wait capture_may_wait(struct capture_file *f, enum capture_op op,
 				   const void *data, size_t size,
-				   uint64_t offset)
+				   uint64_t offset, struct db **ret_db)
 {
 	const struct operation write = {
 		.kind = OP_WRITE,
@@ -607,21 +628,15 @@ enum capture_wait capture_may_wait(struct capture_file *f, enum capture_op op,
 	};
 	struct db *db = atomic_load(&f->db);
 	enum format_role role = atomic_load(&f->role);
+	enum capture_wait wait;
 
 	if (!db)
 		return CAPTURE_AT_ONCE;
-	if (op == CAPTURE_TRUNCATE)
-		return truncate_may_wait(db, role, offset);
-	switch (role) {
-	case FORMAT_MAIN:
-		return wait_if(atomic_load(&db->wal_touched) ||
-			       (atomic_load(&db->wal_in_use) &&
-				is_contended(db)));
-	case FORMAT_JOURNAL:
-		return journal_write_may_wait(db, &write);
-	case FORMAT_WAL:
-		return wal_write_may_wait(db, &write);
-	default:
-		return CAPTURE_AT_ONCE;
+	wait = op == CAPTURE_TRUNCATE ? truncate_may_wait(db, role, offset) :
+					write_may_wait(db, role, &write);
+	if (wait == CAPTURE_CONFIRMS) {
+		table_keep(db);
+		*ret_db = db;
 	}
+	return wait;
 }

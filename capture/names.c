@@ -53,7 +53,8 @@ static void going_begin(struct capture *c, const char *path, struct going *g)
 
 	*g = (struct going){ .capture = c, .path = path };
 	g->role = table_role(c, path, base);
-	g->db = capture_find(c, base);
+	if (g->role != FORMAT_SUPER)
+		g->db = capture_find(c, base);
 	if (!g->db)
 		return;
 	g->live = atomic_load(&g->db->journal_live);
@@ -110,17 +111,35 @@ int capture_unlink(struct capture *c, int parent_fd, const char *name,
 }
 
 enum capture_wait capture_path_may_wait(struct capture *c, const char *path,
-					enum capture_op op)
+					enum capture_op op,
+					struct db **ret_db)
 {
 	char base[4096];
 	enum format_role role = table_role(c, path, base);
-	struct db *db = capture_find(c, base);
+	struct db *db = role != FORMAT_SUPER ? capture_find(c, base) : NULL;
 	enum capture_wait wait = CAPTURE_AT_ONCE;
 
 	if (db && op == CAPTURE_UNLINK)
 		wait = file_end_may_wait(db, role);
-	capture_release(c, db);
+	if (wait == CAPTURE_CONFIRMS)
+		*ret_db = db;
+	else
+		capture_release(c, db);
 	return wait;
+}
+
+bool capture_is_side(struct capture *c, const char *path)
+{
+	char base[4096];
+
+	switch (table_role(c, path, base)) {
+	case FORMAT_JOURNAL:
+	case FORMAT_WAL:
+	case FORMAT_SHM:
+		return true;
+	default:
+		return false;
+	}
 }
 
 /* ---------------------------------------------------------------- rename */

@@ -75,12 +75,11 @@ static int being_written(struct db *db)
 	return error_set(not_yet(db), "'%s' is being written", db->path);
 }
 
-/* Nothing tells when such a commit is complete.  Mark held. */
+/* Nothing tells when such a commit is complete. */
 static void tell_undurable(struct db *db)
 {
-	if (!db->durable || db->told_undurable)
+	if (!db->durable || atomic_exchange(&db->told_undurable, true))
 		return;
-	db->told_undurable = true;
 	log_warn("commits without a journal do not wait for the bucket; use "
 		 "journal_mode WAL, TRUNCATE, PERSIST or DELETE", "db=%s",
 		 log_quote(db->path));
@@ -98,7 +97,6 @@ static int judge(struct db *db, bool now, int answer, uint64_t begun)
 	if (answer > 0) {
 		r->held = true;
 		r->held_ms = r->held_ms ? r->held_ms : time;
-		tell_undurable(db);
 		return error_set(not_yet(db),
 				 "a transaction without a journal has not "
 				 "ended; with locking_mode=EXCLUSIVE it does "
@@ -136,6 +134,8 @@ int db_check_rest(struct db *db, bool now, uint64_t *ret_begun)
 		answer = 0;
 	else if (db->config->writer)
 		answer = db->config->writer(db->config->arg, db->path);
+	if (answer > 0)
+		tell_undurable(db);
 	AUTO(unlock) pthread_mutex_t *held = lock(&db->mark);
 	return judge(db, now, answer, *ret_begun);
 }

@@ -370,6 +370,7 @@ static int close_open(struct db *db)
 	if (db->sealing)
 		return 1;
 	rc = db_pull(db);
+	db->kept_back = db->in_doubt;
 	if (rc < 0 || db->in_doubt || !db->open || !db->open->changed)
 		return rc;
 	db->sealing = TAKE(db->open);
@@ -452,7 +453,7 @@ static struct capture_point point_of(const struct db *db)
 	};
 }
 
-int db_seal_at(struct db *db, struct capture_point *ret)
+static int seal(struct db *db, struct capture_point *ret, bool *ret_kept_back)
 {
 	uint64_t room = 0;
 	int rc = db_find_room(db, true, &room);
@@ -460,18 +461,36 @@ int db_seal_at(struct db *db, struct capture_point *ret)
 	if (rc < 0)
 		return only_resume(db, rc);
 	(void)pthread_mutex_lock(&db->seal_lock);
+	db->kept_back = false;
 	rc = seal_locked(db);
-	if (rc >= 0)
+	if (rc >= 0) {
 		*ret = point_of(db);
+		*ret_kept_back = db->kept_back;
+	}
 	(void)pthread_mutex_unlock(&db->seal_lock);
 	db_leave_room(db, room);
+	return rc;
+}
+
+int db_seal_all(struct db *db, struct capture_point *ret)
+{
+	struct capture_point point;
+	bool kept_back;
+	int rc = seal(db, &point, &kept_back);
+
+	if (rc < 0)
+		return rc;
+	if (kept_back)
+		return error_set(-EBUSY, "'%s' is not at rest", db->path);
+	*ret = point;
 	return rc;
 }
 
 int db_seal(struct db *db, uint64_t *ret_txid)
 {
 	struct capture_point point;
-	int rc = db_seal_at(db, &point);
+	bool kept_back;
+	int rc = seal(db, &point, &kept_back);
 
 	if (rc >= 0 && ret_txid)
 		*ret_txid = point.txid;

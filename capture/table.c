@@ -63,6 +63,24 @@ int capture_find_or_add(struct capture *c, const char *path, struct db **ret)
 	return *ret ? 0 : add(c, path, ret);
 }
 
+void table_keep(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->capture->table_lock);
+
+	db->refs++;
+}
+
+void capture_forget_db(struct db *db)
+{
+	if (db)
+		capture_release(db->capture, db);
+}
+
+const char *capture_db_path(const struct db *db)
+{
+	return db->path;
+}
+
 /* A file that rests is kept until it is known whether it is a database. */
 void capture_release(struct capture *c, struct db *db)
 {

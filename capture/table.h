@@ -53,6 +53,9 @@ struct capture {
 int table_all(struct capture *c, struct db ***ret, size_t *ret_n);
 void table_release_all(struct capture *c, struct db **all, size_t n);
 
+/* One more reference, for who has one. */
+void table_keep(struct db *db);
+
 /* The file that was open under this name has it no more. */
 void table_detach_files(struct capture *c, const char *path);
 
@@ -77,7 +80,10 @@ int table_walk(struct capture *c, const char *path, table_walk_fn fn,
 /* What stands under path was not seen so far: every page of it is news. */
 void table_take_up(struct capture *c, const char *path);
 
-/* The role of a path: by its name, and by whether the database it needs is there. */
+/*
+ * The role of a path: by its name, and by whether the database it needs is there.
+ * ret_base gets that database's path, and nothing for FORMAT_SUPER.
+ */
 enum format_role table_role(struct capture *c, const char *path,
 			    char ret_base[4096]);
 

@@ -237,9 +237,10 @@ static void changed_outside(void *arg, const char *path)
 	(void)pthread_mutex_lock(&n->lock);
 	m = n->mount;
 	(void)pthread_mutex_unlock(&n->lock);
+	/* Telling the kernel may take as long as a commit waits in the directory. */
+	capture_distrust(n->capture, path);
 	if (m)
 		mount_forget(m, path);
-	capture_distrust(n->capture, path);
 }
 
 static const char *nth_database(void *arg, size_t i)
@@ -478,7 +479,7 @@ int node_serve(struct node *n)
 		.unmount_in_use = n->config.unmount_in_use,
 		.admit = admit,
 		.in_use = in_use,
-		.confirm = node_confirm,
+		.confirm = n->config.durability ? node_confirm : NULL,
 		.control = node_control,
 		.arg = n,
 	};

@@ -71,8 +71,10 @@ struct node_db {
 	struct spool *spool;	 /* capture's */
 	uint64_t confirmed;	 /* when it appeared */
 	_Atomic(char *) refused; /* why it is not uploaded, or NULL */
-	atomic_uint commits_waiting; /* for the bucket (cli/node_confirm.h) */
-	atomic_int_least64_t waiting_since_ms; /* monotonic; 0: none waits */
+
+	/* Commits that wait for the bucket (cli/node_confirm.h); node's lock. */
+	unsigned commits_waiting;
+	int64_t waiting_since_ms; /* monotonic; while there are any */
 
 	/* How far its log is closed for older epochs (R4). */
 	pthread_mutex_t closing; /* guards what follows; outermost */

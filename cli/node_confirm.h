@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct db;
 struct node;
 struct node_db;
 
@@ -14,10 +15,10 @@ struct node_db;
 bool node_durable(void *arg, const char *path);
 
 /* For mount_config; arg is the node. */
-int node_confirm(void *arg, const char *path,
-		 bool (*gone)(const void *waiter), const void *waiter);
+int node_confirm(void *arg, struct db *db, bool (*gone)(void *waiter),
+		 void *waiter);
 
 /* For how long one has waited that waits now, in milliseconds; 0: none does. */
-int64_t node_commit_waits_ms(struct node_db *db);
+int64_t node_commit_waits_ms(struct node *n, const struct node_db *db);
 
 #endif

@@ -186,9 +186,9 @@ static double lag_seconds(struct node *n, const struct node_db *db)
 }
 
 /* Null: no commit waits for the bucket. */
-static json_t *json_of_commit_waits(struct node_db *db)
+static json_t *json_of_commit_waits(struct node *n, const struct node_db *db)
 {
-	int64_t ms = db ? node_commit_waits_ms(db) : 0;
+	int64_t ms = db ? node_commit_waits_ms(n, db) : 0;
 
 	return ms > 0 ? json_real((double)ms / 1000) : json_null();
 }
@@ -284,7 +284,7 @@ static json_t *json_of(struct node *n, const struct capture_status *capture)
 	report_field(&o, "durability",
 		     json_string(node_durable(n, capture->path) ? "bucket" :
 								  "local"));
-	report_field(&o, "commit_waits_seconds", json_of_commit_waits(db));
+	report_field(&o, "commit_waits_seconds", json_of_commit_waits(n, db));
 	return o;
 }
 

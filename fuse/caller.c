@@ -67,7 +67,10 @@ static uint64_t signal_bit(int signal)
 bool caller_is_dying(pid_t thread)
 {
 	const uint64_t cores = signal_bit(SIGQUIT) | signal_bit(SIGABRT) |
-			       signal_bit(SIGXCPU) | signal_bit(SIGSYS);
+			       signal_bit(SIGXCPU) | signal_bit(SIGXFSZ) |
+			       signal_bit(SIGSYS) | signal_bit(SIGSEGV) |
+			       signal_bit(SIGBUS) | signal_bit(SIGFPE) |
+			       signal_bit(SIGILL) | signal_bit(SIGTRAP);
 	char path[40], status[4096];
 	uint64_t pending, kept;
 	ssize_t n;

@@ -265,17 +265,20 @@ static int allocate(const struct mount_config *config, struct mount **ret)
 	m->proc_fd = m->wake_fd = m->nowhere_fd = -1;
 	rc = inode_table_init(&m->inodes, config->dirfd);
 	if (rc == 0)
-		rc = workers_init(&m->workers, WORKERS_MAX);
+		rc = workers_init(&m->workers, WORKERS_MAX, 0);
 	if (rc == 0)
-		rc = workers_init(&m->confirmers, CONFIRMERS_MAX);
+		rc = notifier_init(&m->notifier);
 	if (rc == 0)
 		rc = controls_init(&m->controls);
+	/* One stays: it must never be the loop that waits for the bucket. */
+	if (rc == 0)
+		rc = workers_init(&m->confirmers, CONFIRMERS_MAX,
+				  config->confirm ? 1 : 0);
 	if (rc < 0) {
 		inode_table_cleanup(&m->inodes);
 		free(m->read_buffer);
 		return rc;
 	}
-	(void)pthread_mutex_init(&m->notify_lock, NULL);
 	handles_init(&m->handles, config->capture, &m->inodes);
 	*ret = TAKE(m);
 	return 0;
@@ -406,27 +409,14 @@ static void settle(struct drain *d)
 		note_users(d, d->m->device);
 }
 
-/*
- * Returns when nobody is just telling the kernel something, and nobody will.
- * While requests are answered, since the kernel takes what it is told under
- * locks of those who wait for us; and who tells it holds the connection, so
- * that it cannot be cut.
- */
-static void fall_silent(struct mount *m)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
-
-	m->notifies = false;
-}
-
 static void *drain(void *arg)
 {
 	struct drain *d = arg;
 
 	settle(d);
-	/* Before falling silent: who tells the kernel may wait for a waiter. */
+	/* Who tells the kernel may wait for somebody who waits for the bucket. */
 	atomic_store(&d->m->giving_up, true);
-	fall_silent(d->m);
+	notifier_close(&d->m->notifier);
 	atomic_store(&d->m->cut, true);
 	wake(d->m);
 	return NULL;
@@ -525,13 +515,15 @@ void mount_replaced(struct mount *m, const char *path)
 
 void mount_forget(struct mount *m, const char *path)
 {
-	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
 	char name[INODE_PATH_SIZE + 16];
 
-	for (int i = 0; i < 4 && m->notifies; i++) {
+	if (!notifier_begin(&m->notifier))
+		return;
+	for (int i = 0; i < 4; i++) {
 		(void)snprintf(name, sizeof(name), "%s%s", path, sides[i]);
 		forget_file(m, name);
 	}
+	notifier_end(&m->notifier);
 }
 
 /*
@@ -544,7 +536,7 @@ void mount_forget(struct mount *m, const char *path)
 static void sever(struct mount *m)
 {
 	(void)dup3(m->nowhere_fd, fuse_session_fd(m->session), O_CLOEXEC);
-	fall_silent(m);
+	notifier_close(&m->notifier);
 }
 
 /*
@@ -606,9 +598,7 @@ int mount_serve(struct mount *m)
 	int rc;
 
 	caller_own_thread();
-	(void)pthread_mutex_lock(&m->notify_lock);
-	m->notifies = true;
-	(void)pthread_mutex_unlock(&m->notify_lock);
+	notifier_open(&m->notifier);
 	rc = loop(m, &d);
 	SLOWPOINT("loop-ended");
 	/* No file will be closed any more. */
@@ -656,7 +646,7 @@ void mount_free(struct mount *m)
 	ops_dir_cleanup(m);
 	handles_cleanup(&m->handles);
 	inode_table_cleanup(&m->inodes);
-	(void)pthread_mutex_destroy(&m->notify_lock);
+	notifier_cleanup(&m->notifier);
 	fd_cleanup(&m->proc_fd);
 	fd_cleanup(&m->wake_fd);
 	fd_cleanup(&m->nowhere_fd);

@@ -30,6 +30,7 @@
 
 struct buf;
 struct capture;
+struct db;
 struct mount;
 
 struct mount_config {
@@ -71,16 +72,15 @@ struct mount_config {
 	bool (*in_use)(void *arg, const char *path, bool unknown);
 
 	/*
-	 * The file at path was changed such that a commit may be complete that is
-	 * to be in the bucket before it is answered (CAPTURE_CONFIRMS).  Called in
-	 * a thread of its own, waits for that for however long it takes, and asks
-	 * gone(waiter) several times a second whether anybody waits no more.
-	 * 0: it is in the bucket.  1: nobody waits.  Negative: it cannot come to
-	 * be there, and who committed gets an I/O error.  NULL: nothing waits
-	 * for a bucket.
+	 * A commit of this database may be complete that is to be in the bucket
+	 * before it is answered (CAPTURE_CONFIRMS).  Called in a thread of its
+	 * own, waits for that for however long it takes, and asks gone(waiter)
+	 * several times a second whether anybody waits no more.  0: it is in the
+	 * bucket.  1: nobody waits.  Negative: it cannot come to be there, and
+	 * who committed gets an I/O error.  NULL: no database is durable.
 	 */
-	int (*confirm)(void *arg, const char *path,
-		       bool (*gone)(const void *waiter), const void *waiter);
+	int (*confirm)(void *arg, struct db *db, bool (*gone)(void *waiter),
+		       void *waiter);
 
 	/*
 	 * A request by fuse/control.h on the file or directory at path (below

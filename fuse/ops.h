@@ -21,6 +21,7 @@
 #include "fuse/held.h"
 #include "fuse/inode.h"
 #include "fuse/mount.h"
+#include "fuse/notifier.h"
 #include "fuse/worker.h"
 
 /* Capture's own directory, in the root of the mount: nobody sees it. */
@@ -52,15 +53,14 @@ struct mount {
 	atomic_uint stops;  /* calls of mount_stop() */
 	atomic_bool cut;    /* the loop should end now */
 	atomic_bool giving_up; /* nobody waits for the bucket any longer */
-	pthread_mutex_t notify_lock; /* held while the kernel is told something */
-	bool notifies; /* it may be told something; guarded by it */
+	struct notifier notifier;
 };
 
 enum {
 	READ_BUFFER_SIZE = 1 << 20,
 	WORKERS_MAX = 16,
 	/* Each is a database whose writers all wait for the same. */
-	CONFIRMERS_MAX = 256,
+	CONFIRMERS_MAX = 1024,
 };
 
 void ops_name_fill(struct fuse_lowlevel_ops *ops);
@@ -132,20 +132,17 @@ bool ops_is_stale(struct mount *m, struct inode *inode);
 struct workers *ops_pool(struct mount *m, enum capture_wait wait);
 
 /*
- * It was done, and may have completed a commit: wait for the bucket, as
- * mount_config.confirm() does.  Not for the loop thread.  -EIO: it is not known
- * to be there.
+ * It was done, and may have completed a commit of db: wait for the bucket, as
+ * mount_config.confirm() does.  Not for the loop thread.  False: it is not known
+ * to be there.  db, which is given back, may be NULL: true.
  */
-int ops_confirm(fuse_req_t req, const char *path);
-int ops_confirm_file(fuse_req_t req, struct inode *inode);
+bool ops_confirm(fuse_req_t req, struct db *db);
 
 /*
- * Answer what was done with EIO.  The kernel takes that for not done, so it is
- * told to look again: at the file; at the name.
+ * The kernel takes what is answered with an error for not done.  So where it was,
+ * it is told to look at the file again.
  */
-void ops_reply_unconfirmed(fuse_req_t req, struct inode *inode);
-void ops_reply_unconfirmed_name(fuse_req_t req, const struct inode *parent,
-				const char *name);
+void ops_look_again(struct mount *m, fuse_ino_t number);
 
 /* What the kernel is to know of an open file. */
 void ops_describe_handle(struct handle *handle, struct fuse_file_info *fi);

@@ -38,6 +38,7 @@ struct setattr_task {
 	struct handle *handle; /* to truncate through */
 	bool temporary;	       /* the handle is ours */
 	enum capture_wait wait; /* for the truncation */
+	struct db *db;		/* that it commits to, to be confirmed; or NULL */
 };
 
 static int set_owner(const struct setattr_task *t)
@@ -140,17 +141,27 @@ static int set_all(struct mount *m, const struct setattr_task *t)
 	return 0;
 }
 
+/* Before the answer, because nobody must take the old size for the file's. */
+static void reply_unconfirmed(const struct setattr_task *t)
+{
+	struct mount *m = mount_of(t->req);
+
+	ops_look_again(m, inode_number(&m->inodes, t->inode));
+	(void)fuse_reply_err(t->req, EIO);
+}
+
 static void setattr_now(const struct setattr_task *t)
 {
 	struct mount *m = mount_of(t->req);
 	int rc = set_all(m, t);
-	bool confirmed = rc < 0 || t->wait != CAPTURE_CONFIRMS ||
-			 ops_confirm_file(t->req, t->inode) == 0;
+	bool confirmed = rc < 0 || ops_confirm(t->req, t->db);
 
+	if (rc < 0)
+		capture_forget_db(t->db);
 	if (t->temporary)
 		handle_close(&m->handles, t->handle);
 	if (!confirmed)
-		ops_reply_unconfirmed(t->req, t->inode);
+		reply_unconfirmed(t);
 	else if (rc < 0)
 		reply_result(t->req, rc);
 	else
@@ -174,6 +185,7 @@ static void park(const struct setattr_task *args)
 		workers_park(ops_pool(m, t->wait), &t->task);
 		return;
 	}
+	capture_forget_db(args->db);
 	if (args->temporary)
 		handle_close(&m->handles, args->handle);
 	(void)fuse_reply_err(args->req, ENOMEM);
@@ -184,14 +196,16 @@ enum {
 	LARGE_CHANGE = 64 << 20
 };
 
-static enum capture_wait truncate_may_wait(const struct setattr_task *t)
+static enum capture_wait truncate_may_wait(const struct setattr_task *t,
+					   struct db **ret_db)
 {
 	enum capture_wait wait = CAPTURE_AT_ONCE;
 	struct stat st;
 
 	if (t->handle->captured)
 		wait = capture_may_wait(t->handle->captured, CAPTURE_TRUNCATE,
-					NULL, 0, (uint64_t)t->attr.st_size);
+					NULL, 0, (uint64_t)t->attr.st_size,
+					ret_db);
 	if (wait == CAPTURE_AT_ONCE && fstat(t->handle->fd, &st) == 0 &&
 	    st.st_size > t->attr.st_size + LARGE_CHANGE)
 		wait = CAPTURE_MAY_WAIT;
@@ -249,7 +263,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr,
 	if (set & FUSE_SET_ATTR_SIZE && (!t.handle || !t.handle->writable))
 		rc = open_to_truncate(m, &t);
 	if (rc == 0 && set & FUSE_SET_ATTR_SIZE)
-		t.wait = truncate_may_wait(&t);
+		t.wait = truncate_may_wait(&t, &t.db);
 	if (rc < 0)
 		reply_result(req, rc);
 	else if (t.wait != CAPTURE_AT_ONCE)

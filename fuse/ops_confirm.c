@@ -1,6 +1,3 @@
-#include <errno.h>
-#include <string.h>
-
 #include "base/error.h"
 #include "capture/capture.h"
 #include "fuse/caller.h"
@@ -26,58 +23,30 @@ struct workers *ops_pool(struct mount *m, enum capture_wait wait)
  * Whoever gets a signal has its request interrupted, once; only those that it
  * kills wait no longer.  Nobody sees what a process that dies is answered.
  */
-static bool nobody_waits(const void *waiter)
+static bool nobody_waits(void *waiter)
 {
-	fuse_req_t req = (fuse_req_t)waiter;
+	fuse_req_t req = waiter;
 
 	return atomic_load(&mount_of(req)->giving_up) ||
 	       (fuse_req_interrupted(req) &&
 		caller_is_dying(fuse_req_ctx(req)->pid));
 }
 
-int ops_confirm(fuse_req_t req, const char *path)
+bool ops_confirm(fuse_req_t req, struct db *db)
 {
 	struct mount *m = mount_of(req);
 	int rc = 0;
 
-	if (m->config.confirm)
-		rc = m->config.confirm(m->config.arg, path, nobody_waits, req);
-	if (rc == 0 || (rc == 1 && !atomic_load(&m->giving_up)))
-		return 0;
-	return error_set(-EIO, "a commit is not known to be in the bucket");
+	if (db && m->config.confirm)
+		rc = m->config.confirm(m->config.arg, db, nobody_waits, req);
+	capture_forget_db(db);
+	return rc == 0 || (rc == 1 && !atomic_load(&m->giving_up));
 }
 
-int ops_confirm_file(fuse_req_t req, struct inode *inode)
+void ops_look_again(struct mount *m, fuse_ino_t number)
 {
-	char path[INODE_PATH_SIZE];
-
-	/* A file without a name belongs to no database. */
-	if (inode_path(&mount_of(req)->inodes, inode, path) < 0)
-		return 0;
-	return ops_confirm(req, path);
-}
-
-void ops_reply_unconfirmed(fuse_req_t req, struct inode *inode)
-{
-	struct mount *m = mount_of(req);
-	fuse_ino_t number = inode_number(&m->inodes, inode);
-
-	(void)fuse_reply_err(req, EIO);
-	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
-	if (m->notifies)
-		(void)fuse_lowlevel_notify_inval_inode(m->session, number, 0,
-						       0);
-}
-
-void ops_reply_unconfirmed_name(fuse_req_t req, const struct inode *parent,
-				const char *name)
-{
-	struct mount *m = mount_of(req);
-	fuse_ino_t number = inode_number(&m->inodes, parent);
-
-	(void)fuse_reply_err(req, EIO);
-	AUTO(unlock) pthread_mutex_t *held = lock(&m->notify_lock);
-	if (m->notifies)
-		(void)fuse_lowlevel_notify_inval_entry(m->session, number, name,
-						       strlen(name));
+	if (!notifier_begin(&m->notifier))
+		return;
+	(void)fuse_lowlevel_notify_inval_inode(m->session, number, 0, 0);
+	notifier_end(&m->notifier);
 }

@@ -193,6 +193,25 @@ static bool is_database(struct mount *m, const struct inode *inode)
 	       memcmp(start, magic, sizeof(magic)) == 0;
 }
 
+/*
+ * A second name of a database, or of its journal or WAL, would be a second way to
+ * write to it (D11).
+ */
+static bool has_one_name(struct mount *m, struct inode *inode,
+			 struct inode *new_parent, const char *new_name)
+{
+	struct capture *c = m->config.capture;
+	char path[INODE_PATH_SIZE];
+
+	if (is_database(m, inode))
+		return true;
+	if (inode_path(&m->inodes, inode, path) == 0 &&
+	    capture_is_side(c, path))
+		return true;
+	return inode_child_path(&m->inodes, new_parent, new_name, path) == 0 &&
+	       capture_is_side(c, path);
+}
+
 static void op_link(fuse_req_t req, fuse_ino_t number, fuse_ino_t new_parent,
 		    const char *name);
 
@@ -201,7 +220,6 @@ static void link_again(fuse_req_t req, const struct held_args *args)
 	op_link(req, args->number, args->new_number, args->new_name);
 }
 
-/* A second name of a database would be a second way to write to it (D11). */
 static void op_link(fuse_req_t req, fuse_ino_t number, fuse_ino_t new_parent,
 		    const char *name)
 {
@@ -217,7 +235,7 @@ static void op_link(fuse_req_t req, fuse_ino_t number, fuse_ino_t new_parent,
 	if (refused(req, parent, name) ||
 	    !held_admits(req, &args, false, link_again))
 		return;
-	if (is_database(m, inode)) {
+	if (has_one_name(m, inode, parent, name)) {
 		(void)fuse_reply_err(req, EPERM);
 		return;
 	}

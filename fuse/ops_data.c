@@ -15,7 +15,7 @@ struct data_task {
 	struct handle *handle;
 	size_t size;
 	off_t offset;
-	enum capture_wait wait; /* of a write */
+	struct db *db; /* that a write commits to, to be confirmed; or NULL */
 	char data[];
 };
 
@@ -33,6 +33,7 @@ static struct data_task *new_task(fuse_req_t req, struct handle *handle,
 	t->handle = handle;
 	t->size = size;
 	t->offset = offset;
+	t->db = NULL;
 	return t;
 }
 
@@ -103,8 +104,19 @@ static void op_read(fuse_req_t req, fuse_ino_t number, size_t size,
 	}
 }
 
+/* The kernel holds the pages until it is answered. */
+static void reply_unconfirmed(fuse_req_t req, struct inode *inode)
+{
+	struct mount *m = mount_of(req);
+	fuse_ino_t number = inode_number(&m->inodes, inode);
+
+	(void)fuse_reply_err(req, EIO);
+	ops_look_again(m, number);
+}
+
+/* db: to be confirmed, or NULL; it is given back. */
 static void write_now(fuse_req_t req, struct handle *h, const char *data,
-		      size_t size, off_t offset, enum capture_wait wait)
+		      size_t size, off_t offset, struct db *db)
 {
 	ssize_t n;
 
@@ -114,21 +126,22 @@ static void write_now(fuse_req_t req, struct handle *h, const char *data,
 	else
 		n = io_pwrite(h->fd, data, size, (uint64_t)offset);
 	if (n < 0) {
+		capture_forget_db(db);
 		reply_result(req, (int)n);
 		return;
 	}
 	ops_clear_setid(req, h->inode);
-	if (wait == CAPTURE_CONFIRMS && ops_confirm_file(req, h->inode) < 0)
-		ops_reply_unconfirmed(req, h->inode);
-	else
+	if (ops_confirm(req, db))
 		(void)fuse_reply_write(req, size);
+	else
+		reply_unconfirmed(req, h->inode);
 }
 
 static void write_parked(struct task *task)
 {
 	struct data_task *t = (struct data_task *)task;
 
-	write_now(t->req, t->handle, t->data, t->size, t->offset, t->wait);
+	write_now(t->req, t->handle, t->data, t->size, t->offset, t->db);
 	free(t);
 }
 
@@ -142,13 +155,13 @@ enum {
 
 static enum capture_wait write_may_wait(const struct handle *h,
 					const char *data, size_t size,
-					off_t offset)
+					off_t offset, struct db **ret_db)
 {
 	enum capture_wait wait = CAPTURE_AT_ONCE;
 
 	if (h->captured)
 		wait = capture_may_wait(h->captured, CAPTURE_WRITE, data, size,
-					(uint64_t)offset);
+					(uint64_t)offset, ret_db);
 	if (wait == CAPTURE_AT_ONCE && (h->synchronous || size >= LARGE_WRITE))
 		wait = CAPTURE_MAY_WAIT;
 	return wait;
@@ -158,20 +171,23 @@ static void op_write(fuse_req_t req, fuse_ino_t number, const char *data,
 		     size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	struct handle *h = handle_of(fi);
-	enum capture_wait wait = write_may_wait(h, data, size, offset);
+	struct db *db = NULL;
+	enum capture_wait wait = write_may_wait(h, data, size, offset, &db);
 	struct data_task *t;
 
 	if (wait == CAPTURE_AT_ONCE) {
-		write_now(req, h, data, size, offset, wait);
+		write_now(req, h, data, size, offset, NULL);
 		return;
 	}
 	t = new_task(req, h, size, offset);
-	if (t) {
-		memcpy(t->data, data, size);
-		t->wait = wait;
-		t->task.run = write_parked;
-		workers_park(ops_pool(mount_of(req), wait), &t->task);
+	if (!t) {
+		capture_forget_db(db);
+		return;
 	}
+	memcpy(t->data, data, size);
+	t->db = db;
+	t->task.run = write_parked;
+	workers_park(ops_pool(mount_of(req), wait), &t->task);
 }
 
 void ops_data_fill(struct fuse_lowlevel_ops *ops)

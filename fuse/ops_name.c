@@ -99,6 +99,7 @@ struct name_task {
 	const char *name, *new_name; /* new_name: "" for an unlink */
 	unsigned flags;
 	enum capture_wait wait;
+	struct db *db; /* that an unlink commits to, to be confirmed; or NULL */
 	char block[];
 };
 
@@ -110,6 +111,7 @@ static void park(fuse_req_t req, void (*run)(struct task *task),
 	struct name_task *t = malloc(sizeof(*t) + size + new_size);
 
 	if (!t) {
+		capture_forget_db(args->db);
 		(void)fuse_reply_err(req, ENOMEM);
 		return;
 	}
@@ -121,8 +123,13 @@ static void park(fuse_req_t req, void (*run)(struct task *task),
 	workers_park(ops_pool(mount_of(req), t->wait), &t->task);
 }
 
+/*
+ * db: to be confirmed, or NULL; it is given back.  Where it is not, EINTR makes the
+ * kernel look the name up again (fuse_unlink); after others it goes on believing
+ * in it.
+ */
 static void unlink_now(fuse_req_t req, struct inode *parent, const char *name,
-		       enum capture_wait wait)
+		       struct db *db)
 {
 	struct mount *m = mount_of(req);
 	char path[INODE_PATH_SIZE];
@@ -133,31 +140,44 @@ static void unlink_now(fuse_req_t req, struct inode *parent, const char *name,
 		rc = capture_unlink(m->config.capture, parent->fd, name, path);
 	else
 		rc = unlinkat(parent->fd, name, 0) < 0 ? -errno : 0;
-	if (rc == 0)
-		inode_unlinked(&m->inodes, parent, name);
-	if (rc == 0 && wait == CAPTURE_CONFIRMS && ops_confirm(req, path) < 0)
-		ops_reply_unconfirmed_name(req, parent, name);
-	else
+	if (rc < 0) {
+		capture_forget_db(db);
 		reply_result(req, rc);
+		return;
+	}
+	inode_unlinked(&m->inodes, parent, name);
+	reply_result(req, ops_confirm(req, db) ? 0 : -EINTR);
 }
 
 static void unlink_parked(struct task *task)
 {
 	struct name_task *t = (struct name_task *)task;
 
-	unlink_now(t->req, t->parent, t->name, t->wait);
+	unlink_now(t->req, t->parent, t->name, t->db);
 	free(t);
 }
 
 /* Would capture make us wait before this name may go? */
 static enum capture_wait may_wait(struct mount *m, struct inode *parent,
-				  const char *name)
+				  const char *name, struct db **ret_db)
 {
 	char path[INODE_PATH_SIZE];
 
 	if (inode_child_path(&m->inodes, parent, name, path) < 0)
 		return CAPTURE_AT_ONCE;
-	return capture_path_may_wait(m->config.capture, path, CAPTURE_UNLINK);
+	return capture_path_may_wait(m->config.capture, path, CAPTURE_UNLINK,
+				     ret_db);
+}
+
+/* A rename ends no transaction of anybody's who waits for the bucket. */
+static bool rename_may_wait(struct mount *m, struct inode *parent,
+			    const char *name)
+{
+	struct db *db = NULL;
+	enum capture_wait wait = may_wait(m, parent, name, &db);
+
+	capture_forget_db(db);
+	return wait != CAPTURE_AT_ONCE;
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t number, const char *name);
@@ -181,10 +201,10 @@ static void op_unlink(fuse_req_t req, fuse_ino_t number, const char *name)
 		(void)fuse_reply_err(req, ENOENT);
 	else if (!held_admits(req, &held, false, unlink_again))
 		return;
-	else if ((args.wait = may_wait(m, args.parent, name)))
+	else if ((args.wait = may_wait(m, args.parent, name, &args.db)))
 		park(req, unlink_parked, &args);
 	else
-		unlink_now(req, args.parent, name, args.wait);
+		unlink_now(req, args.parent, name, NULL);
 }
 
 /* The system call and both tables; spare is taken over. */
@@ -270,8 +290,8 @@ static void op_rename(fuse_req_t req, fuse_ino_t number, const char *name,
 		(void)fuse_reply_err(req, EINVAL); /* two renames do, too */
 	else if (!held_admits(req, &held, true, rename_again))
 		return;
-	else if (may_wait(m, args.parent, name) ||
-		 may_wait(m, args.new_parent, new_name))
+	else if (rename_may_wait(m, args.parent, name) ||
+		 rename_may_wait(m, args.new_parent, new_name))
 		park(req, rename_parked, &args);
 	else
 		rename_now(req, &args);

@@ -10,21 +10,6 @@
 
 #include "fuse/worker.h"
 
-int workers_init(struct workers *w, unsigned limit)
-{
-	int rc = cond_init(&w->changed);
-
-	if (rc < 0)
-		return rc;
-	(void)pthread_mutex_init(&w->lock, NULL);
-	w->first = NULL;
-	w->last = &w->first;
-	w->threads = w->idle = w->queued = 0;
-	w->stopping = false;
-	w->limit = limit;
-	return 0;
-}
-
 /* With the lock held: the oldest task, or NULL. */
 static struct task *take(struct workers *w)
 {
@@ -44,11 +29,14 @@ static struct task *next_task(struct workers *w)
 {
 	int64_t until_ms = clock_monotonic_ms() + WORKER_IDLE_MS;
 	struct task *task;
-	int rc = 0;
+	bool idle = false;
 
 	w->idle++;
-	while (!(task = take(w)) && !w->stopping && rc != -ETIMEDOUT)
-		rc = cond_wait_until(&w->changed, &w->lock, until_ms);
+	while (!(task = take(w)) && !w->stopping &&
+	       !(idle && w->threads > w->kept))
+		idle = cond_wait_until(&w->changed, &w->lock,
+				       idle ? COND_NEVER : until_ms) ==
+		       -ETIMEDOUT;
 	w->idle--;
 	return task;
 }
@@ -87,6 +75,39 @@ int worker_thread(void *(*run)(void *arg), void *arg)
 	if (rc)
 		return error_set(-rc, "no thread for a request");
 	return 0;
+}
+
+static int start_kept(struct workers *w)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&w->lock);
+
+	while (w->threads < w->kept) {
+		int rc = worker_thread(work, w);
+
+		if (rc < 0)
+			return rc;
+		w->threads++;
+	}
+	return 0;
+}
+
+int workers_init(struct workers *w, unsigned limit, unsigned keep)
+{
+	int rc = cond_init(&w->changed);
+
+	if (rc < 0)
+		return rc;
+	(void)pthread_mutex_init(&w->lock, NULL);
+	w->first = NULL;
+	w->last = &w->first;
+	w->threads = w->idle = w->queued = 0;
+	w->stopping = false;
+	w->limit = limit;
+	w->kept = keep;
+	rc = start_kept(w);
+	if (rc < 0)
+		workers_cleanup(w);
+	return rc;
 }
 
 /* With the lock held: is somebody there, or coming, for every task? */

@@ -11,7 +11,8 @@
  * The kernel sends nothing more for the same caller until the reply, so tasks
  * of one caller stay in order although the pool has none.
  *
- * Threads come when tasks wait and go when they have been idle for a while.
+ * Threads come when tasks wait, and go when they have been idle for a while, but
+ * for those that are kept.
  * The number of tasks is bounded by the kernel: one for each thread that is
  * inside a system call, and the read-ahead it allows.
  */
@@ -36,10 +37,11 @@ struct workers {
 	unsigned threads, idle, queued;
 	bool stopping;
 
-	unsigned limit; /* of threads; constant */
+	unsigned limit, kept; /* of threads; constant */
 };
 
-int workers_init(struct workers *w, unsigned limit);
+/* keep: so many are there from now on.  -EAGAIN: they cannot be started. */
+int workers_init(struct workers *w, unsigned limit, unsigned keep);
 
 /* Wait until every task is done; no more may come. */
 void workers_finish(struct workers *w);

@@ -39,9 +39,9 @@
  * sealed at most once per interval, unless somebody waits.  What is already
  * in the spool goes out without pause.
  *
- * Trouble never reaches who commits.  While the bucket does not answer, each
- * database tries again after growing pauses, for ever; that is logged when it
- * begins and when it ends.
+ * Trouble never reaches who commits, but through uploader_wait().  While the
+ * bucket does not answer, each database tries again after growing pauses, for
+ * ever; that is logged when it begins and when it ends.
  *
  * Databases upload in parallel, by connections threads of this module's own,
  * and take turns batch by batch.  While nothing is committed no thread wakes

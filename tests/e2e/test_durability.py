@@ -328,28 +328,44 @@ def take_slot(bucket, work):
     shutil.copy(last, foreign)
 
 
+@pytest.mark.parametrize("mode", ["wal", "truncate", "persist"])
+def test_a_database_that_lost_its_name_fails_the_commit(file_bucket, mount, work, mode):
+    with durable(mount, file_bucket) as data:
+        with clients(data / "app.db") as (app,):
+            app.ask(f"PRAGMA journal_mode = {mode}", "PRAGMA locking_mode = exclusive",
+                    "CREATE TABLE t(n)", "INSERT INTO t VALUES (1)")
+            os.rename(data / "app.db", data / "moved.db")
+            app.send("INSERT INTO t VALUES (2)")
+            assert "disk I/O error" in app.answer()
+        data.wait_for_log("was renamed or removed")
+
+
 @pytest.mark.parametrize("mode", ["wal", "delete", "truncate", "persist"])
 def test_another_writer_in_the_slot_fails_the_commit(file_bucket, mount, work, mode):
-    data = durable(mount, file_bucket)
+    point = work / "point"
+    data = durable(mount, file_bucket, mountpoint=point)
     with data, clients(*2 * [data / "app.db"]) as (app, reader):
         app.ask(f"PRAGMA journal_mode = {mode}", "CREATE TABLE t(n)", "INSERT INTO t VALUES (1)")
         take_slot(file_bucket, work)
         for number in (2, 3):
             app.send(f"INSERT INTO t VALUES ({number})")
             assert "disk I/O error" in app.answer()
+            assert not (data / "app.db-journal").exists() or mode in ("truncate", "persist")
         # The others go on reading, and meet the files as they are.
         if mode == "wal":
             assert reader.ask("SELECT n FROM t") == [[1]]
         else:
             assert reader.ask("SELECT n FROM t")[0] == [1]
-        visible = {path.name: path.stat().st_size for path in data.point.iterdir()}
-        below = harness.run("ls", data.point).stdout.split()
-        assert sorted(visible) == sorted(below)
-        for name, size in visible.items():
-            assert len((data / name).read_bytes()) == size or name.endswith("-shm")
-        if mode == "delete":
-            assert "app.db-journal" not in visible
+        # What the kernel knows of them is what there is.
+        names = sorted(path.name for path in data.directory.iterdir() if path.name[0] != ".")
+        assert names == sorted(path.name for path in data.point.iterdir())
+        for name in names:
+            assert (data / name).exists()
+            if not name.endswith("-shm"):
+                assert (data / name).read_bytes() == (data.directory / name).read_bytes()
         data.wait_for_log("a commit failed: it cannot get into the bucket")
+        for client in (app, reader):
+            client.process.kill()
         assert data.stop() == 1
 
 

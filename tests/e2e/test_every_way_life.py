@@ -440,6 +440,14 @@ def test_only_databases_get_no_second_name(place):
         os.link(told.path, place.directory / "second.db")
     assert refused.value.errno == errno.EPERM
     assert os.stat(told.path).st_nlink == 1
+    (place.directory / "app.db-journal").write_text("left over")
+    for source, target in (("app.db-journal", "second"), ("app.db-journal", "app.db-wal"),
+                           ("text", "app.db-wal")):
+        (place.directory / "text").write_text("text")
+        with pytest.raises(OSError) as refused:
+            os.link(place.directory / source, place.directory / target)
+        assert refused.value.errno == errno.EPERM, (source, target)
+    (place.directory / "app.db-journal").unlink()
     (place.directory / "text").write_text("text")
     os.link(place.directory / "text", place.directory / "second")
     assert os.stat(place.directory / "second").st_nlink == 2

@@ -48,11 +48,13 @@ static bool hooked(const char *what, const char *path, uint64_t offset)
 	return vfs_state.hook(what, path, offset, vfs_state.hook_arg) != 0;
 }
 
-/* After a call that was done. */
-static bool confirmed(enum capture_wait wait, const char *path)
+/* After a call; done: it was.  The database, if any, is given back. */
+static bool confirmed(bool done, struct db *db)
 {
-	return wait != CAPTURE_CONFIRMS || !vfs_state.confirm ||
-	       vfs_state.confirm(path, vfs_state.confirm_arg) == 0;
+	if (done && db && vfs_state.confirm)
+		done = vfs_state.confirm(db, vfs_state.confirm_arg) == 0;
+	capture_forget_db(db);
+	return done;
 }
 
 static int vfs_close(sqlite3_file *f)
@@ -78,37 +80,35 @@ static int vfs_write(sqlite3_file *f, const void *data, int n,
 		     sqlite3_int64 offset)
 {
 	struct file *file = file_of(f);
-	enum capture_wait wait;
+	struct db *db = NULL;
 	bool fails;
 	ssize_t rc;
 
 	if (!file->capture)
 		return real_of(f)->pMethods->xWrite(real_of(f), data, n, offset);
-	wait = capture_may_wait(file->capture, CAPTURE_WRITE, data, (size_t)n,
-				(uint64_t)offset);
+	(void)capture_may_wait(file->capture, CAPTURE_WRITE, data, (size_t)n,
+			       (uint64_t)offset, &db);
 	fails = hooked("write", file->path, (uint64_t)offset);
 	rc = capture_write(file->capture, fails ? -1 : file->fd, data,
 			   (size_t)n, (uint64_t)offset);
-	return rc == n && confirmed(wait, file->path) ? SQLITE_OK :
-							 SQLITE_IOERR_WRITE;
+	return confirmed(rc == n, db) ? SQLITE_OK : SQLITE_IOERR_WRITE;
 }
 
 static int vfs_truncate(sqlite3_file *f, sqlite3_int64 size)
 {
 	struct file *file = file_of(f);
-	enum capture_wait wait;
+	struct db *db = NULL;
 	bool fails;
+	int rc;
 
 	if (!file->capture)
 		return real_of(f)->pMethods->xTruncate(real_of(f), size);
-	wait = capture_may_wait(file->capture, CAPTURE_TRUNCATE, NULL, 0,
-				(uint64_t)size);
+	(void)capture_may_wait(file->capture, CAPTURE_TRUNCATE, NULL, 0,
+			       (uint64_t)size, &db);
 	fails = hooked("truncate", file->path, (uint64_t)size);
-	if (capture_truncate(file->capture, fails ? -1 : file->fd,
-			     (uint64_t)size) < 0 ||
-	    !confirmed(wait, file->path))
-		return SQLITE_IOERR_TRUNCATE;
-	return SQLITE_OK;
+	rc = capture_truncate(file->capture, fails ? -1 : file->fd,
+			      (uint64_t)size);
+	return confirmed(rc == 0, db) ? SQLITE_OK : SQLITE_IOERR_TRUNCATE;
 }
 
 static int vfs_sync(sqlite3_file *f, int flags)
@@ -238,20 +238,20 @@ static int vfs_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *f,
 static int vfs_delete(sqlite3_vfs *vfs, const char *path, int sync_dir)
 {
 	const char *name = below(path);
-	enum capture_wait wait;
+	struct db *db = NULL;
 	bool fails;
 	int rc;
 
 	if (!name)
 		return vfs_state.real->xDelete(vfs_state.real, path, sync_dir);
-	wait = capture_path_may_wait(vfs_state.capture, name, CAPTURE_UNLINK);
+	(void)capture_path_may_wait(vfs_state.capture, name, CAPTURE_UNLINK,
+				    &db);
 	fails = hooked("unlink", name, 0);
 	rc = capture_unlink(vfs_state.capture, fails ? -1 : vfs_state.dirfd,
 			    name, name);
-	if (rc == -ENOENT)
-		return SQLITE_IOERR_DELETE_NOENT;
-	return rc < 0 || !confirmed(wait, name) ? SQLITE_IOERR_DELETE :
-						  SQLITE_OK;
+	if (confirmed(rc == 0, db))
+		return SQLITE_OK;
+	return rc == -ENOENT ? SQLITE_IOERR_DELETE_NOENT : SQLITE_IOERR_DELETE;
 }
 
 void capture_vfs_use(struct capture *c, const char *directory, int dirfd)

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 struct capture;
+struct db;
 
 /*
  * Register (or point again) the VFS "capture" at this capture of directory,
@@ -35,9 +36,9 @@ void capture_vfs_set_hook(capture_vfs_hook hook, void *arg);
 /*
  * As the mount does: ask before each call whether it may complete a commit that
  * is to be confirmed, and after it, let this do so.  A failure is SQLite's.
- * NULL: nothing is asked.
+ * NULL: nothing is confirmed.
  */
-typedef int (*capture_vfs_confirm)(const char *path, void *arg);
+typedef int (*capture_vfs_confirm)(struct db *db, void *arg);
 void capture_vfs_set_confirm(capture_vfs_confirm confirm, void *arg);
 
 /*

@@ -27,9 +27,10 @@ struct world {
 	int dirfd;
 	struct capture *capture;
 	sqlite3 *db;
-	unsigned confirms; /* calls that something was sealed in */
-	unsigned calls;	   /* all */
-	bool refuse;	   /* what was sealed */
+	unsigned calls; /* of confirm() */
+	int result;	/* its last; only with may_fail may it be negative */
+	bool may_fail;
+	bool refuse; /* what was sealed */
 };
 
 static int64_t on_now(void *arg)
@@ -58,25 +59,22 @@ static uint64_t last_txid(struct world *w)
 }
 
 /* A capture_vfs_confirm. */
-static int confirm(const char *path, void *arg)
+static int confirm(struct db *db, void *arg)
 {
 	struct capture_point point = { 0 };
 	struct world *w = arg;
-	char base[4096];
-	int rc;
 
 	w->calls++;
+	assert_string_equal(capture_db_path(db), "app.db");
 	for (int tries = 0; tries < 500; tries++) {
-		rc = capture_confirm(w->capture, path, base, &point);
-		if (rc != -EBUSY && rc != -EINPROGRESS)
+		w->result = capture_confirm(db, &point);
+		if (w->result != -EBUSY && w->result != -EINPROGRESS)
 			break;
 		clock_sleep_ms(10);
 	}
-	if (rc < 0)
+	if (w->result < 0 && !w->may_fail)
 		fail_msg("confirm: %s", error_message());
-	assert_string_equal(base, "app.db");
-	w->confirms++;
-	return w->refuse ? -EIO : 0;
+	return w->result < 0 || w->refuse ? -EIO : 0;
 }
 
 static void start(struct world *w)
@@ -264,17 +262,73 @@ static void what_cannot_be_confirmed_is_an_error(void **state)
 /* What the disk has lost is no reason to take a commit for confirmed. */
 static void what_cannot_be_sealed_is_not_confirmed(void **state)
 {
-	struct capture_point point;
 	struct world *w = *state;
-	char command[128], base[4096];
+	char command[128];
 
 	run(w, "PRAGMA journal_mode = wal; CREATE TABLE t(body)");
-	capture_vfs_set_confirm(NULL, NULL);
 	(void)snprintf(command, sizeof(command), "rm -rf '%s/.litebucket/db'",
 		       w->dir);
 	assert_int_equal(system(command), 0);
-	run(w, "INSERT INTO t VALUES (1)");
-	assert_true(capture_confirm(w->capture, "app.db-wal", base, &point) < 0);
+	w->may_fail = true;
+	assert_int_equal(sqlite3_exec(w->db, "INSERT INTO t VALUES (1)", NULL,
+				      NULL, NULL),
+			 SQLITE_IOERR);
+	assert_true(w->result < 0);
+}
+
+/* SQLite goes on writing the WAL or journal of the old name, which is nobody's. */
+static void commits_fail_after_a_rename(struct world *w, const char *mode)
+{
+	run(w, mode);
+	run(w, "CREATE TABLE t(body); INSERT INTO t VALUES (1)");
+	assert_int_equal(capture_rename(w->capture, w->dirfd, "app.db",
+					"app.db", w->dirfd, "moved.db",
+					"moved.db", 0),
+			 0);
+	w->may_fail = true;
+	assert_int_equal(sqlite3_exec(w->db, "INSERT INTO t VALUES (2)", NULL,
+				      NULL, NULL),
+			 SQLITE_IOERR);
+	assert_int_equal(w->result, -ESTALE);
+}
+
+static void a_renamed_database_confirms_nothing_more(void **state)
+{
+	commits_fail_after_a_rename(*state, "PRAGMA journal_mode = wal");
+	tear_down(state);
+	set_up(state);
+	commits_fail_after_a_rename(*state, "PRAGMA locking_mode = exclusive;"
+					    "PRAGMA journal_mode = truncate");
+}
+
+/*
+ * On a disk that does not promise whole sectors, SQLite fills a commit up to one
+ * (psow=0), and writes a piece that spans two in two.
+ */
+static void a_commit_in_pieces_is_confirmed(void **state)
+{
+	struct world *w = *state;
+	char name[128];
+
+	assert_int_equal(sqlite3_close(w->db), SQLITE_OK);
+	(void)snprintf(name, sizeof(name), "file:%s?psow=0", w->path);
+	assert_int_equal(sqlite3_open_v2(name, &w->db,
+					 SQLITE_OPEN_READWRITE |
+						 SQLITE_OPEN_CREATE |
+						 SQLITE_OPEN_URI,
+					 "capture"),
+			 SQLITE_OK);
+	run(w, "PRAGMA page_size = 512; PRAGMA journal_mode = wal;"
+	       "PRAGMA synchronous = full;"
+	       "CREATE TABLE t(n INTEGER PRIMARY KEY, body)");
+	for (int i = 0; i < 20; i++) {
+		uint64_t before = last_txid(w);
+
+		w->calls = 0;
+		run(w, "INSERT INTO t(body) VALUES (randomblob(700))");
+		assert_true(w->calls >= 1);
+		assert_int_equal(last_txid(w), before + 1);
+	}
 }
 
 /* By its lock one would think that a transaction without a journal goes on. */
@@ -329,6 +383,8 @@ int main(void)
 		TEST(the_first_commit_after_a_start_is_confirmed),
 		TEST(what_cannot_be_confirmed_is_an_error),
 		TEST(what_cannot_be_sealed_is_not_confirmed),
+		TEST(a_renamed_database_confirms_nothing_more),
+		TEST(a_commit_in_pieces_is_confirmed),
 		TEST(the_lock_of_who_waits_is_no_writer),
 		TEST(other_calls_and_other_databases_are_not_asked_for),
 	};
