@@ -24,6 +24,11 @@ void log_set_level(enum log_level level)
 	atomic_store(&lowest, (int)level);
 }
 
+const char *log_level_name(enum log_level level)
+{
+	return level_names[level];
+}
+
 int log_parse_level(const char *text, enum log_level *ret)
 {
 	for (int i = LOG_DEBUG; i <= LOG_ERROR; i++) {

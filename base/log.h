@@ -28,6 +28,8 @@ void log_set_level(enum log_level level);
 /* "debug", "info", "warn", "error"; -EINVAL. */
 int log_parse_level(const char *text, enum log_level *ret);
 
+const char *log_level_name(enum log_level level);
+
 /* fields may be NULL or "". */
 void log_event(enum log_level level, const char *message, const char *fields,
 	       ...) PRINTF_LIKE(3, 4);

@@ -444,6 +444,56 @@ static void free_capture(struct capture *c)
 	free(c);
 }
 
+static bool has_state(struct db *db)
+{
+	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
+
+	return db->spool != NULL;
+}
+
+/*
+ * The walk has held what are databases.  The others were held since they are known:
+ * what they are is found out from here on, as of any file.
+ */
+static void let_others_go(struct capture *c)
+{
+	struct db **all;
+	size_t n;
+
+	if (table_all(c, &all, &n) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		if (has_state(all[i]) || !atomic_load(&all[i]->held))
+			continue;
+		db_probe(all[i]);
+		atomic_store(&all[i]->held, false);
+	}
+	table_release_all(c, all, n);
+	capture_wake(c);
+}
+
+static int take_up_all(struct capture *c)
+{
+	int rc = table_walk(c, "", take_up, NULL);
+
+	if (rc == 0)
+		look_for_missing(c);
+	return rc;
+}
+
+int capture_take_up(struct capture *c)
+{
+	int rc = take_up_all(c);
+
+	if (rc < 0)
+		return rc;
+	atomic_store(&c->standby, false);
+	let_others_go(c);
+	atomic_store(&c->room_due, true);
+	capture_wake(c);
+	return 0;
+}
+
 static void first_epoch(struct capture *c)
 {
 	uint32_t epoch = c->config.epoch ? c->config.epoch(c->config.arg) : 0;
@@ -468,12 +518,12 @@ int capture_open(const struct capture_config *config, struct capture **ret)
 	if (rc == 0 && c->config.prepare)
 		rc = c->config.prepare(c->config.arg);
 	first_epoch(c);
+	if (rc == 0 && config->standby)
+		atomic_store(&c->standby, config->standby(config->arg));
 	if (rc == 0)
 		rc = take_clean_mark(c);
-	if (rc == 0)
-		rc = table_walk(c, "", take_up, NULL);
-	if (rc == 0)
-		look_for_missing(c);
+	if (rc == 0 && !atomic_load(&c->standby))
+		rc = take_up_all(c);
 	if (rc == 0)
 		rc = start_thread(c);
 	if (rc < 0) {
@@ -482,13 +532,6 @@ int capture_open(const struct capture_config *config, struct capture **ret)
 	}
 	*ret = c;
 	return 0;
-}
-
-static bool has_state(struct db *db)
-{
-	AUTO(unlock) pthread_mutex_t *held = lock(&db->lock);
-
-	return db->spool != NULL;
 }
 
 /* Kernels stamp files by a clock that ticks, every 10 ms at most. */

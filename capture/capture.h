@@ -90,11 +90,17 @@ struct capture_config {
 	uint32_t (*epoch)(void *arg);
 
 	/*
+	 * Are the databases somebody else's to change, until capture_take_up()?
+	 * Asked once, after prepare.  NULL: no.
+	 */
+	bool (*standby)(void *arg);
+
+	/*
 	 * May the database be taken up?  True: not yet; it is held, and nothing
 	 * is done with it until capture_let_go().  It should not be opened, or
-	 * lose its name, meanwhile.  From capture_open() alone; a database that
-	 * appears later was made by somebody who saw what there is.  NULL: all
-	 * may.
+	 * lose its name, meanwhile.  From capture_open() or capture_take_up(); a
+	 * database that appears later was made by somebody who saw what there
+	 * is.  NULL: all may.
 	 */
 	bool (*found)(void *arg, const struct capture_found *found);
 
@@ -169,6 +175,13 @@ struct capture_config {
  * directory cannot be made.
  */
 int capture_open(const struct capture_config *config, struct capture **ret);
+
+/*
+ * On a standby nothing is captured: the calls below only do their system call,
+ * and every database is held.  From here on it is as if it had just been opened.
+ * Nobody changes a database while this goes on.
+ */
+int capture_take_up(struct capture *c);
 
 /*
  * The last TXID sealed of the database at path, by what .litebucket has; 0: it
@@ -260,6 +273,10 @@ int capture_unlink(struct capture *c, int parent_fd, const char *name,
 int capture_rename(struct capture *c, int from_fd, const char *from_name,
 		   const char *from_path, int to_fd, const char *to_name,
 		   const char *to_path, unsigned flags);
+
+/* Does a file that begins with these bytes begin as a database does? */
+enum { CAPTURE_MAGIC_SIZE = 16 };
+bool capture_is_magic(const void *data, size_t size);
 
 /*
  * Is this, by its name, the journal, WAL or wal-index of a file that is there?  Such

@@ -176,8 +176,9 @@ struct db {
 	bool kept_back;
 
 	/*
-	 * Found at the start, and not taken up (capture_config.found): nothing
-	 * is settled, sealed or told.  Cleared by capture_let_go(), once.
+	 * Found at the start, and not taken up (capture_config.found), or of a
+	 * standby: nothing is looked at, settled, sealed or told.  Cleared by
+	 * capture_let_go(), once, or by capture_take_up().
 	 */
 	atomic_bool held;
 

@@ -441,7 +441,7 @@ static int change(struct capture_file *f, const struct operation *op)
 {
 	struct db *db = atomic_load(&f->db);
 
-	if (!db)
+	if (!db || atomic_load(&db->held))
 		return perform(op);
 	switch (atomic_load(&f->role)) {
 	case FORMAT_MAIN:
@@ -630,7 +630,7 @@ enum capture_wait capture_may_wait(struct capture_file *f, enum capture_op op,
 	enum format_role role = atomic_load(&f->role);
 	enum capture_wait wait;
 
-	if (!db)
+	if (!db || atomic_load(&db->held))
 		return CAPTURE_AT_ONCE;
 	wait = op == CAPTURE_TRUNCATE ? truncate_may_wait(db, role, offset) :
 					write_may_wait(db, role, &write);

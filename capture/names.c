@@ -55,6 +55,8 @@ static void going_begin(struct capture *c, const char *path, struct going *g)
 	g->role = table_role(c, path, base);
 	if (g->role != FORMAT_SUPER)
 		g->db = capture_find(c, base);
+	if (g->db && atomic_load(&g->db->held))
+		capture_release(c, TAKE(g->db));
 	if (!g->db)
 		return;
 	g->live = atomic_load(&g->db->journal_live);
@@ -119,13 +121,21 @@ enum capture_wait capture_path_may_wait(struct capture *c, const char *path,
 	struct db *db = role != FORMAT_SUPER ? capture_find(c, base) : NULL;
 	enum capture_wait wait = CAPTURE_AT_ONCE;
 
-	if (db && op == CAPTURE_UNLINK)
+	if (db && op == CAPTURE_UNLINK && !atomic_load(&db->held))
 		wait = file_end_may_wait(db, role);
 	if (wait == CAPTURE_CONFIRMS)
 		*ret_db = db;
 	else
 		capture_release(c, db);
 	return wait;
+}
+
+bool capture_is_magic(const void *data, size_t size)
+{
+	_Static_assert((int)CAPTURE_MAGIC_SIZE == (int)FORMAT_MAGIC_SIZE,
+		       "it is SQLite's");
+	return size >= FORMAT_MAGIC_SIZE &&
+	       memcmp(data, format_magic, FORMAT_MAGIC_SIZE) == 0;
 }
 
 bool capture_is_side(struct capture *c, const char *path)

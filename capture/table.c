@@ -43,6 +43,7 @@ static int add(struct capture *c, const char *path, struct db **ret)
 	if (rc < 0)
 		return rc;
 	db_probe(db);
+	atomic_store(&db->held, atomic_load(&c->standby));
 	db->refs = 1;
 	(void)pthread_mutex_lock(&c->table_lock);
 	other = find_locked(c, path);
@@ -155,14 +156,22 @@ static bool is_regular(struct capture *c, const char *path)
 	       S_ISREG(st.st_mode);
 }
 
+/* In .litebucket; a standby's follower works there through the mount. */
+static bool is_state(const char *path)
+{
+	static const char state[] = ".litebucket/";
+
+	return strncmp(path, state, sizeof(state) - 1) == 0;
+}
+
 enum format_role table_role(struct capture *c, const char *path,
 			    char ret_base[4096])
 {
 	unsigned length;
 	enum format_role role = format_role(path, &length);
 
-	if (length >= 4096)
-		return FORMAT_SUPER; /* too long to be replicated */
+	if (length >= 4096 || is_state(path))
+		return FORMAT_SUPER; /* too long to be replicated, or ours */
 	memcpy(ret_base, path, length);
 	ret_base[length] = '\0';
 	if (role == FORMAT_MAIN || role == FORMAT_SUPER)

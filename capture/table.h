@@ -25,6 +25,7 @@ struct capture {
 	uint64_t run;	   /* names the last stop in order; 0: there was none */
 	char boot[BOOT_ID_SIZE]; /* of the machine; constant */
 	atomic_uint epoch;	 /* of what is sealed from now on */
+	atomic_bool standby;	 /* new ones are held, too */
 
 	struct spool_budget budget; /* of all databases' spools */
 	atomic_bool full;	    /* it was too small, and that was told */

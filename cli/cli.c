@@ -6,6 +6,7 @@
 #include "capture/capture.h"
 #include "cli/helper.h"
 #include "cli/report.h"
+#include "cli/standby.h"
 
 #include "cli/cli.h"
 
@@ -193,6 +194,8 @@ int cli_main(int argc, char **argv)
 		return version();
 	if (!strcmp(name, HELPER_VERB))
 		return helper_main();
+	if (!strcmp(name, STANDBY_VERB) && argc == 5)
+		return standby_main(argv + 2);
 	if (!strcmp(name, PLAYER_VERB) && argc == 3)
 		return capture_play(argv[2]);
 	verb = find_verb(name);

@@ -141,6 +141,13 @@ static void print_spool(const json_t *spool)
 }
 
 /* Who writes the bucket, as this mount has seen it last. */
+/* Most mounts have one role all their life. */
+static void print_role(const char *role)
+{
+	if (strcmp(role, "primary") != 0)
+		(void)printf("role    %s\n", role);
+}
+
 static void print_lease(const json_t *lease)
 {
 	if (!json_is_object(lease))
@@ -171,6 +178,7 @@ static int print_table(const json_t *status)
 
 	(void)printf("mount   %s\nbucket  %s\n", text_of(status, "mount"),
 		     text_of(status, "bucket"));
+	print_role(text_of(status, "role"));
 	print_lease(json_object_get(status, "lease"));
 	if (json_is_string(json_object_get(status, "catalog_error")))
 		(void)printf("catalog %s\n", text_of(status, "catalog_error"));

@@ -16,6 +16,9 @@
 #include "cli/helper.h"
 #include "cli/missing.h"
 #include "cli/node_confirm.h"
+#include "cli/node_standby.h"
+#include "cli/node_start.h"
+#include "cli/standby.h"
 #include "cli/node_lease.h"
 #include "cli/outside.h"
 #include "cli/player.h"
@@ -345,9 +348,8 @@ static int open_decider(struct node *n)
 	return decider_new(&config, &n->decider);
 }
 
-static int prepare(void *arg)
+int node_start_restore(struct node *n)
 {
-	struct node *n = arg;
 	const struct missing_config config = {
 		.bucket = n->bucket,
 		.gate = &n->gate,
@@ -355,8 +357,20 @@ static int prepare(void *arg)
 		.is_new = n->is_new,
 		.cancel = &n->cancel,
 	};
+	int rc = missing_restore(&config);
+
+	n->incomplete = rc > 0;
+	return rc < 0 ? rc : 0;
+}
+
+static int prepare(void *arg)
+{
+	struct node *n = arg;
 	int rc = node_lease_seek(n);
 
+	if (rc < 0 || node_standby_is(n))
+		return rc;
+	rc = node_standby_unlock(n);
 	if (rc < 0)
 		return rc;
 	/* It has taken its time already. */
@@ -366,9 +380,7 @@ static int prepare(void *arg)
 		n->incomplete = true;
 		return 0;
 	}
-	rc = missing_restore(&config);
-	n->incomplete = rc > 0;
-	return rc < 0 ? rc : 0;
+	return node_start_restore(n);
 }
 
 static int open_capture(struct node *n)
@@ -377,6 +389,7 @@ static int open_capture(struct node *n)
 		.dirfd = n->config.dirfd,
 		.prepare = prepare,
 		.epoch = node_lease_epoch,
+		.standby = node_standby_is,
 		.found = found,
 		.appeared = appeared,
 		.durable = node_durable,
@@ -446,6 +459,14 @@ int node_open(struct node *n)
 		return rc;
 	if (atomic_load(&n->stopping))
 		return error_set(-ECANCELED, "stopped while starting");
+	/* It may have become ours meanwhile, but that is for when it is mounted. */
+	if (atomic_load(&n->role) != NODE_PRIMARY)
+		return 0;
+	return node_start_databases(n);
+}
+
+int node_start_databases(struct node *n)
+{
 	node_lease_serve(n);
 	join_databases(n);
 	n->n_found = n->n_dbs + atomic_load(&n->gate.held);
@@ -480,6 +501,8 @@ int node_serve(struct node *n)
 		.admit = admit,
 		.in_use = in_use,
 		.confirm = n->config.durability ? node_confirm : NULL,
+		.unlocked = node_standby_unlocked,
+		.guarded = atomic_load(&n->role) != NODE_PRIMARY,
 		.control = node_control,
 		.arg = n,
 	};
@@ -494,8 +517,11 @@ int node_serve(struct node *n)
 	if (rc < 0)
 		return rc;
 	player_start(n->player);
-	n->config.ready(databases, n->config.arg);
-	return mount_serve(m);
+	if (atomic_load(&n->role) != NODE_PRIMARY)
+		rc = node_standby_start(n);
+	else
+		n->config.ready(databases, n->config.arg);
+	return rc < 0 ? rc : mount_serve(m);
 }
 
 void node_stop(struct node *n)
@@ -506,6 +532,7 @@ void node_stop(struct node *n)
 		atomic_store(&n->stop_at_ms,
 			     clock_monotonic_ms() + n->config.stop_timeout_ms);
 	n->cancel = 1;
+	standby_stop(n->standby);
 	if (n->mount)
 		mount_stop(n->mount);
 }
@@ -587,6 +614,19 @@ static int seal_and_send(struct node *n)
 	return rc;
 }
 
+/* Before the mount goes, which it works in. */
+static void end_standby(struct node *n)
+{
+	struct standby *s;
+
+	{
+		AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
+
+		s = TAKE(n->standby);
+	}
+	standby_free(s);
+}
+
 /* For files to be synced on a busy disk: at the end, and more per database. */
 enum {
 	CLOSE_MS = 10000,
@@ -598,6 +638,7 @@ int node_close(struct node *n)
 	int rc = 0;
 
 	node_stop(n);
+	end_standby(n);
 	decider_free(TAKE(n->decider));
 	outside_free(TAKE(n->outside));
 	helper_stop(n->helper);

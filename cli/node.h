@@ -30,6 +30,7 @@
 #include "capture/capture.h"
 #include "cli/decide.h"
 #include "cli/gate.h"
+#include "cli/node_standby.h"
 
 struct bucket;
 struct buf;
@@ -40,6 +41,7 @@ struct mount;
 struct outside;
 struct player;
 struct spool;
+struct standby;
 struct tenure;
 struct uploader;
 
@@ -60,6 +62,7 @@ struct node_config {
 	int64_t lease_ttl_ms;	 /* of the lease */
 	const char *advertise;	 /* where writes can be sent, or NULL */
 	const struct durability *durability; /* whose commits wait; NULL: none */
+	const char *log_level;	/* for processes of ours */
 
 	/* The mount is there, and will answer.  In node_serve(). */
 	void (*ready)(size_t databases, void *arg);
@@ -88,6 +91,8 @@ struct node {
 	struct gate gate; /* databases that may not be opened (now) */
 	atomic_int_least64_t
 		clock_offset_ms; /* the bucket's clock minus ours */
+	_Atomic(enum node_role) role;
+	atomic_bool told_ready;
 	atomic_bool stopping;
 	volatile sig_atomic_t cancel; /* the same, for a restore */
 	atomic_int_least64_t stop_at_ms; /* monotonic; while stopping */
@@ -110,6 +115,7 @@ struct node {
 
 	pthread_mutex_t lock; /* guards all below; held for calls that only wake somebody */
 	struct mount *mount;
+	struct standby *standby; /* NULL: it began as the primary */
 	bool mounted; /* at some time; something may have been written */
 	bool served; /* capture and uploader are there */
 	uint32_t epoch; /* the last that was taken; 0: none */

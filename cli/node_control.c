@@ -109,8 +109,13 @@ static int sync_path(struct node *n, const char *path, struct buf *ret)
 	const char *refused;
 	struct capture_point point;
 	uint64_t txid;
-	int rc = settle(n, path, &point);
+	int rc;
 
+	if (node_standby_is(n))
+		return error_set(-EROFS, "this mount is a standby: another node "
+					 "writes its databases, and 'status' "
+					 "tells which");
+	rc = settle(n, path, &point);
 	if (rc < 0)
 		return rc;
 	db = node_find(n, path);
@@ -427,6 +432,8 @@ static int print_status(const struct report *r, struct buf *ret)
 	report_field(&d, "bucket", report_json_text(n->bucket->url));
 	report_field(&d, "catalog_error",
 		     report_json_text(*error ? error : NULL));
+	report_field(&d, "role",
+		     json_string(node_role_name(atomic_load(&n->role))));
 	report_field(&d, "lease", json_of_lease(n));
 	report_field(&d, "spool", json_of_spool(n));
 	report_field(&d, "databases", json_incref(r->databases));

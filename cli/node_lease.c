@@ -9,6 +9,7 @@
 #include "capture/capture.h"
 #include "cli/gate.h"
 #include "cli/node.h"
+#include "cli/node_standby.h"
 #include "cli/tenure.h"
 #include "ltx/spool.h"
 #include "uploader/uploader.h"
@@ -226,6 +227,8 @@ static void changed(void *arg, enum tenure_state state)
 	uploader_wake(n->uploader);
 	if (state == TENURE_LOST)
 		close_databases(n);
+	else if (state == TENURE_HELD)
+		node_standby_promote(n);
 }
 
 static int open_tenure(struct node *n)
@@ -276,10 +279,18 @@ int node_lease_seek(struct node *n)
 		return go_without(n, "the store does not keep If-Match");
 	rc = open_tenure(n);
 	if (rc == 0 && !n->silent)
-		rc = tenure_begin(n->tenure, &n->stopping);
+		rc = tenure_begin(n->tenure, &n->stopping,
+				  node_standby_may(n));
 	if (rc == -ENODATA)
 		return go_without(n, error_message());
-	return rc < 0 ? rc : tenure_start(n->tenure);
+	if (rc < 0)
+		return rc;
+	/* Whoever held replicas does not become their writer unasked. */
+	if (rc == 2 || (n->silent && node_standby_was(n))) {
+		atomic_store(&n->role, NODE_STANDBY);
+		tenure_stand_by(n->tenure);
+	}
+	return tenure_start(n->tenure);
 }
 
 void node_lease_serve(struct node *n)

@@ -39,6 +39,7 @@ struct tenure {
 	struct lease *lease;
 	struct life formers[LEASE_FORMERS], self;
 	bool distrust;	/* lock.json: the bucket knew a greater epoch */
+	bool standing;	/* another's lease is waited for */
 	bool failing;	/* and that is logged */
 	struct lease_state rival; /* as first seen while seeking */
 	int64_t close_ms, close_pause_ms; /* when to close logs again */
@@ -247,7 +248,7 @@ static int take(struct tenure *t)
 	if (rc < 0)
 		return rc;
 	log_info("holding the lease", "epoch=%" PRIu32, tenure_epoch(t));
-	t->failing = t->distrust = false;
+	t->failing = t->distrust = t->standing = false;
 	publish(t, TENURE_HELD, 0);
 	return 0;
 }
@@ -324,7 +325,12 @@ static bool is_fatal(int rc)
 	       rc == -ENODATA || rc == -EINVAL || rc == -ECANCELED;
 }
 
-int tenure_begin(struct tenure *t, const atomic_bool *stop)
+void tenure_stand_by(struct tenure *t)
+{
+	t->standing = true;
+}
+
+int tenure_begin(struct tenure *t, const atomic_bool *stop, bool warm)
 {
 	uint64_t told = 0;
 	int rc;
@@ -336,6 +342,10 @@ int tenure_begin(struct tenure *t, const atomic_bool *stop)
 		if (atomic_load(stop))
 			return error_set(-ECANCELED, "stopped while waiting "
 						     "for the lease");
+		if (rc == -EBUSY && warm && !is_held(t)) {
+			publish(t, TENURE_SEEKING, rc);
+			return 2;
+		}
 		if (rc == -EBUSY)
 			tell_holder(t, &told);
 		else
@@ -386,7 +396,9 @@ static void seek(struct tenure *t)
 {
 	int rc = take_above(t);
 
-	if (rc == -EBUSY && is_alive(t))
+	if (rc == -EBUSY && t->standing)
+		publish(t, TENURE_SEEKING, rc);
+	else if (rc == -EBUSY && is_alive(t))
 		lose(t, rc);
 	else if (rc < 0 && rc != -ECANCELED)
 		fail(t, rc);
@@ -471,8 +483,8 @@ static void wait_until(struct tenure *t, int64_t until_ms)
 static void *work(void *arg)
 {
 	struct tenure *t = arg;
-	int64_t ask_ms = clock_monotonic_ms() +
-			 (state_of(t) == TENURE_HELD ? renewal_ms(t) : 0);
+	int64_t pause = state_of(t) == TENURE_HELD ? renewal_ms(t) : 0;
+	int64_t ask_ms = clock_monotonic_ms() + pause;
 
 	bucket_cancel_by(&t->stopping);
 	while (!atomic_load(&t->stopping) && state_of(t) != TENURE_LOST) {
@@ -483,7 +495,8 @@ static void *work(void *arg)
 		if (now >= ask_ms) {
 			ask(t);
 			ask_ms = clock_monotonic_ms() +
-				 (t->failing ? AGAIN_MS : renewal_ms(t));
+				 (t->failing || t->standing ? AGAIN_MS :
+							      renewal_ms(t));
 		} else if (closing && now >= t->close_ms) {
 			close_logs(t);
 		} else {

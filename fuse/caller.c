@@ -91,6 +91,15 @@ bool caller_is_dying(pid_t thread)
 	return (pending & signal_bit(SIGKILL)) || (pending & cores & ~kept);
 }
 
+bool caller_is_thread_of(pid_t thread, pid_t process)
+{
+	char path[60];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)process,
+		       (int)thread);
+	return thread > 0 && access(path, F_OK) == 0;
+}
+
 void caller_own_thread(void)
 {
 	(void)unshare(CLONE_FS);

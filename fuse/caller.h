@@ -41,6 +41,9 @@ bool caller_privileged(void);
  */
 bool caller_is_dying(pid_t thread);
 
+/* Is the thread that waits for our answer one of this process's? */
+bool caller_is_thread_of(pid_t thread, pid_t process);
+
 /* Give this thread a umask of its own, where the system allows. */
 void caller_own_thread(void);
 

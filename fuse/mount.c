@@ -263,6 +263,7 @@ static int allocate(const struct mount_config *config, struct mount **ret)
 		return error_set(-ENOMEM, "no memory for a mount");
 	m->config = *config;
 	m->proc_fd = m->wake_fd = m->nowhere_fd = -1;
+	atomic_store(&m->guarded, config->guarded);
 	rc = inode_table_init(&m->inodes, config->dirfd);
 	if (rc == 0)
 		rc = workers_init(&m->workers, WORKERS_MAX, 0);
@@ -324,6 +325,16 @@ void mount_stop(struct mount *m)
 	atomic_fetch_add(&m->stops, 1);
 	wake(m);
 	errno = saved;
+}
+
+void mount_guard(struct mount *m, bool guarded)
+{
+	atomic_store(&m->guarded, guarded);
+}
+
+void mount_set_follower(struct mount *m, int pid)
+{
+	atomic_store(&m->follower, pid);
 }
 
 void mount_ask_again(struct mount *m)

@@ -72,6 +72,13 @@ struct mount_config {
 	bool (*in_use)(void *arg, const char *path, bool unknown);
 
 	/*
+	 * While the mount is guarded (mount_guard()): may the database at path be
+	 * changed all the same?  Called as admit() is.  NULL: none may.
+	 */
+	bool (*unlocked)(void *arg, const char *path);
+	bool guarded; /* from the beginning */
+
+	/*
 	 * A commit of this database may be complete that is to be in the bucket
 	 * before it is answered (CAPTURE_CONFIRMS).  Called in a thread of its
 	 * own, waits for that for however long it takes, and asks gone(waiter)
@@ -142,6 +149,17 @@ void mount_stop(struct mount *m);
  * For before it is admitted; mount_forget() is for right after.
  */
 void mount_replaced(struct mount *m, const char *path);
+
+/*
+ * Databases are replicas (sqlite/replica.h): their files, journal and WAL can be
+ * changed, removed or renamed by the follower alone, and others get EROFS.  What
+ * readers need of the wal-index, and files that are no databases, are as always.
+ *
+ * The follower is one process of ours, a child that is not reaped as long as it is
+ * named here; it also sees .litebucket.  0: there is none.  Any thread.
+ */
+void mount_guard(struct mount *m, bool guarded);
+void mount_set_follower(struct mount *m, int pid);
 
 /* Something that mount_config.admit() says may have changed.  Any thread. */
 void mount_ask_again(struct mount *m);

@@ -15,9 +15,16 @@ enum {
 	LARGE_BLOCKS = 64 << 11
 }; /* of 512 bytes: 64 MiB */
 
-bool ops_hidden(struct mount *m, const struct inode *parent, const char *name)
+bool ops_is_hidden_name(struct mount *m, const struct inode *parent,
+			const char *name)
 {
 	return parent == &m->inodes.root && strcmp(name, HIDDEN_NAME) == 0;
+}
+
+bool ops_hidden(fuse_req_t req, const struct inode *parent, const char *name)
+{
+	return ops_is_hidden_name(mount_of(req), parent, name) &&
+	       !ops_is_follower(req);
 }
 
 struct fd_name ops_fd_name(int fd)

@@ -53,6 +53,8 @@ struct mount {
 	atomic_uint stops;  /* calls of mount_stop() */
 	atomic_bool cut;    /* the loop should end now */
 	atomic_bool giving_up; /* nobody waits for the bucket any longer */
+	atomic_bool guarded;   /* databases are replicas (mount_guard()) */
+	atomic_int follower;   /* the process that keeps them; 0: none */
 	struct notifier notifier;
 };
 
@@ -102,8 +104,26 @@ static inline void reply_errno(fuse_req_t req)
 	(void)fuse_reply_err(req, errno);
 }
 
-/* Is this name in this directory the one that nobody may see? */
-bool ops_hidden(struct mount *m, const struct inode *parent, const char *name);
+/* Is this name in this directory the one that nobody sees, but for the follower? */
+bool ops_hidden(fuse_req_t req, const struct inode *parent, const char *name);
+bool ops_is_hidden_name(struct mount *m, const struct inode *parent,
+			const char *name);
+
+/* mount_set_follower()'s process. */
+bool ops_is_follower(fuse_req_t req);
+
+/* Does the file begin as an SQLite database does? */
+bool ops_is_database(struct mount *m, const struct inode *inode);
+
+/*
+ * Is the mount guarded, and this not for the caller to change (EROFS)?  The file,
+ * by what it is or what is to be written at offset (data may be NULL); a name that
+ * is to go, or to be another's; a name that is to be made.
+ */
+bool ops_guards_file(fuse_req_t req, struct inode *inode, const void *data,
+		     size_t size, off_t offset);
+bool ops_guards_name(fuse_req_t req, struct inode *parent, const char *name);
+bool ops_guards_new(fuse_req_t req, struct inode *parent, const char *name);
 
 /* "N" below proc_fd: the path that opens an O_PATH descriptor again. */
 struct fd_name {

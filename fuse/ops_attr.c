@@ -255,6 +255,11 @@ static void op_setattr(fuse_req_t req, fuse_ino_t number, struct stat *attr,
 	if (set & FUSE_SET_ATTR_SIZE && !t.handle &&
 	    !held_admits(req, &args, false, setattr_again))
 		return;
+	if (set & FUSE_SET_ATTR_SIZE &&
+	    ops_guards_file(req, t.inode, NULL, 0, 0)) {
+		(void)fuse_reply_err(req, EROFS);
+		return;
+	}
 	if (!t.handle && set & FUSE_SET_ATTR_SIZE &&
 	    ops_is_stale(m, t.inode)) {
 		(void)fuse_reply_err(req, ESTALE);

@@ -30,12 +30,14 @@ static void reply_created(fuse_req_t req, struct inode *parent,
 }
 
 /* True, and answered, if this name may not be made. */
-static bool refused(fuse_req_t req, const struct inode *parent,
-		    const char *name)
+static bool refused(fuse_req_t req, struct inode *parent, const char *name)
 {
-	if (!ops_hidden(mount_of(req), parent, name))
+	if (ops_hidden(req, parent, name))
+		(void)fuse_reply_err(req, EPERM);
+	else if (ops_guards_new(req, parent, name))
+		(void)fuse_reply_err(req, EROFS);
+	else
 		return false;
-	(void)fuse_reply_err(req, EPERM);
 	return true;
 }
 
@@ -179,20 +181,6 @@ static void op_create(fuse_req_t req, fuse_ino_t number, const char *name,
 	}
 }
 
-/* Does the file begin as an SQLite database does? */
-static bool is_database(struct mount *m, const struct inode *inode)
-{
-	static const char magic[16] = "SQLite format 3";
-	char start[sizeof(magic)];
-	AUTO(fd) int fd = -1;
-
-	if (inode->type != S_IFREG)
-		return false;
-	fd = ops_reopen(m, inode->fd, O_RDONLY);
-	return fd >= 0 && pread(fd, start, sizeof(start), 0) == sizeof(start) &&
-	       memcmp(start, magic, sizeof(magic)) == 0;
-}
-
 /*
  * A second name of a database, or of its journal or WAL, would be a second way to
  * write to it (D11).
@@ -203,7 +191,7 @@ static bool has_one_name(struct mount *m, struct inode *inode,
 	struct capture *c = m->config.capture;
 	char path[INODE_PATH_SIZE];
 
-	if (is_database(m, inode))
+	if (ops_is_database(m, inode))
 		return true;
 	if (inode_path(&m->inodes, inode, path) == 0 &&
 	    capture_is_side(c, path))

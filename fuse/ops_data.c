@@ -172,9 +172,14 @@ static void op_write(fuse_req_t req, fuse_ino_t number, const char *data,
 {
 	struct handle *h = handle_of(fi);
 	struct db *db = NULL;
-	enum capture_wait wait = write_may_wait(h, data, size, offset, &db);
+	enum capture_wait wait;
 	struct data_task *t;
 
+	if (ops_guards_file(req, h->inode, data, size, offset)) {
+		(void)fuse_reply_err(req, EROFS);
+		return;
+	}
+	wait = write_may_wait(h, data, size, offset, &db);
 	if (wait == CAPTURE_AT_ONCE) {
 		write_now(req, h, data, size, offset, NULL);
 		return;

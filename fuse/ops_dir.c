@@ -144,7 +144,7 @@ static size_t add_entry(fuse_req_t req, const struct directory *d, char *buffer,
 	};
 	size_t size;
 
-	if (ops_hidden(mount_of(req), d->inode, entry->d_name))
+	if (ops_is_hidden_name(mount_of(req), d->inode, entry->d_name))
 		return 0;
 	size = fuse_add_direntry(req, buffer, room, entry->d_name, &st,
 				 entry->d_off);

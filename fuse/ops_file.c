@@ -166,7 +166,10 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t number, int mode,
 		.length = length,
 	};
 
-	park(req, fallocate_parked, &args);
+	if (ops_guards_file(req, args.handle->inode, NULL, 0, 0))
+		(void)fuse_reply_err(req, EROFS);
+	else
+		park(req, fallocate_parked, &args);
 }
 
 /* SEEK_DATA and SEEK_HOLE; nothing of ours uses the descriptor's position. */

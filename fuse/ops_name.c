@@ -27,11 +27,14 @@ static void op_lookup(fuse_req_t req, fuse_ino_t number, const char *name)
 	struct inode *inode;
 	int rc;
 
-	if (ops_hidden(m, parent, name)) {
-		reply_absent(req);
+	/* The next one who asks may be the follower, or not any more. */
+	if (ops_hidden(req, parent, name)) {
+		(void)fuse_reply_err(req, ENOENT);
 		return;
 	}
 	rc = ops_fill_entry(m, parent, name, -1, &inode, &entry);
+	if (ops_is_hidden_name(m, parent, name))
+		entry.entry_timeout = 0;
 	if (rc == -ENOENT)
 		reply_absent(req);
 	else if (rc < 0)
@@ -79,7 +82,7 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t number, const char *name)
 	struct mount *m = mount_of(req);
 	struct inode *parent = inode_of_request(req, number);
 
-	if (ops_hidden(m, parent, name)) {
+	if (ops_hidden(req, parent, name)) {
 		(void)fuse_reply_err(req, ENOENT);
 		return;
 	}
@@ -197,10 +200,12 @@ static void op_unlink(fuse_req_t req, fuse_ino_t number, const char *name)
 		.new_name = "",
 	};
 
-	if (ops_hidden(m, args.parent, name))
+	if (ops_hidden(req, args.parent, name))
 		(void)fuse_reply_err(req, ENOENT);
 	else if (!held_admits(req, &held, false, unlink_again))
 		return;
+	else if (ops_guards_name(req, args.parent, name))
+		(void)fuse_reply_err(req, EROFS);
 	else if ((args.wait = may_wait(m, args.parent, name, &args.db)))
 		park(req, unlink_parked, &args);
 	else
@@ -282,14 +287,17 @@ static void op_rename(fuse_req_t req, fuse_ino_t number, const char *name,
 		.flags = flags,
 	};
 
-	if (ops_hidden(m, args.parent, name))
+	if (ops_hidden(req, args.parent, name))
 		(void)fuse_reply_err(req, ENOENT);
-	else if (ops_hidden(m, args.new_parent, new_name))
+	else if (ops_hidden(req, args.new_parent, new_name))
 		(void)fuse_reply_err(req, EPERM);
 	else if (flags & ~(unsigned)RENAME_NOREPLACE)
 		(void)fuse_reply_err(req, EINVAL); /* two renames do, too */
 	else if (!held_admits(req, &held, true, rename_again))
 		return;
+	else if (ops_guards_name(req, args.parent, name) ||
+		 ops_guards_name(req, args.new_parent, new_name))
+		(void)fuse_reply_err(req, EROFS);
 	else if (rename_may_wait(m, args.parent, name) ||
 		 rename_may_wait(m, args.new_parent, new_name))
 		park(req, rename_parked, &args);

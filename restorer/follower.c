@@ -113,7 +113,7 @@ int follower_new(const struct follower_options *o, struct follower **ret)
 		f->o.catalog_ms = CATALOG_MS;
 	if (f->o.connections == 0)
 		f->o.connections = CONNECTIONS;
-	rc = refuse_mount(f);
+	rc = f->o.in_mount ? 0 : refuse_mount(f);
 	if (rc == 0)
 		rc = layout_lock(f->o.directory, &f->lock_fd);
 	if (rc < 0)
@@ -278,6 +278,25 @@ static int add_entry(struct follower *f, const char *db, const char *path)
 	f->entries[f->n++] = e;
 	(void)pthread_cond_signal(&f->due);
 	return 0;
+}
+
+/*
+ * A layout_fn: a replica of an earlier life is served, to those who may only read
+ * its files, from the start on, whether or not the bucket answers.
+ */
+static int found_here(const char *path, const char *state, void *arg)
+{
+	struct follower *f = arg;
+	char db[BUCKET_KEY_MAX];
+	AUTO(unlock) pthread_mutex_t *held = lock(&f->mutex);
+
+	(void)state;
+	/* The one whose own URL the bucket's is may be another's name. */
+	if (archive_escape(path, db) < 0 ||
+	    (f->o.name && strcmp(path, f->o.name) == 0) || find_entry(f, db) ||
+	    (f->o.wanted && !f->o.wanted(path, f->o.wanted_arg)))
+		return 0;
+	return add_entry(f, db, path);
 }
 
 /* An archive_db_fn; arg is the follower. */
@@ -650,21 +669,35 @@ static int result(struct follower *f)
 			 f->n, first->path, first->message);
 }
 
-int follower_run(struct follower *f)
+/* Only with once it is a failure if that cannot be told. */
+static int find_at_first(struct follower *f)
 {
-	AUTO(mem) pthread_t *threads =
-		calloc(f->o.connections, sizeof(*threads));
-	unsigned n = 0;
-	int rc = threads ? find_all_databases(f) :
-			   error_set(-ENOMEM, "out of memory for threads");
+	int rc = find_all_databases(f);
 
-	if (rc < 0 && (!threads || f->o.once))
+	if (rc < 0 && f->o.once)
 		return rc;
 	if (note_look(f, rc, 2))
 		tell_unknown();
 	if (f->o.once && f->n == 0)
 		return error_set(-ENOENT, "there is no database to follow");
-	rc = start_threads(f, threads, &n);
+	return 0;
+}
+
+int follower_run(struct follower *f)
+{
+	AUTO(mem) pthread_t *threads =
+		calloc(f->o.connections, sizeof(*threads));
+	unsigned n = 0;
+	int rc = threads ? 0 : error_set(-ENOMEM, "out of memory for threads");
+
+	if (rc == 0 && !f->o.once)
+		rc = layout_each(f->o.directory, found_here, f);
+	if (rc == 0 && f->n > 0)
+		rc = start_threads(f, threads, &n);
+	if (rc == 0)
+		rc = find_at_first(f);
+	if (rc == 0 && n == 0)
+		rc = start_threads(f, threads, &n);
 	if (rc == 0)
 		look_again(f);
 	follower_stop(f);

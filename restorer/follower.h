@@ -44,6 +44,7 @@ struct follower_options {
 	void (*ready)(size_t databases, void *arg); /* all were, or failed, once */
 	void *ready_arg;
 	bool stop_on_divergence;
+	bool in_mount;	      /* the directory is our own standby's (cli/standby.h) */
 	unsigned mode;	      /* of new files; 0: 0600 */
 	bool pos_files;	      /* see restorer/follow.h */
 	struct replica_options replica;

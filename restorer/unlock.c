@@ -5,12 +5,15 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/log.h"
+#include "restorer/layout.h"
 #include "restorer/mark.h"
 #include "sqlite/replica.h"
 
 #include "restorer/unlock.h"
 
-enum { WAIT_MS = 1000 }; /* for readers that end by themselves */
+/* For readers that end by themselves. */
+enum { WAIT_MS = 1000, SHORT_WAIT_MS = 20 };
 
 static int beside(const char *state, const char *name, char **ret)
 {
@@ -99,24 +102,99 @@ static void forget(const char *path, const char *state)
 		(void)rmdir(state);
 }
 
-int unlock_replica(const char *path, const char *state, struct unlocked *ret)
+static int open_replica(const char *path, unsigned wait_ms,
+			struct replica **ret)
 {
-	static const struct replica_options options = { .wait_ms = WAIT_MS };
-	struct replica *r;
-	struct mark m;
-	int rc = load_mark(state, &m);
+	const struct replica_options options = { .wait_ms = wait_ms };
+	int rc = replica_open(AT_FDCWD, path, &options, ret);
 
-	if (rc == 0)
-		rc = replica_open(AT_FDCWD, path, &options, &r);
 	if (rc == -ESTALE)
 		return error_set(-EEXIST, "it is no replica, or was unlocked "
 					  "before");
 	if (rc == -EAGAIN)
 		return error_wrap(-EBUSY, "it is in use");
+	return rc;
+}
+
+int unlock_hand_over(const char *path, const char *state)
+{
+	struct replica *r;
+	struct mark m;
+	uint8_t format[2] = { 2, 2 };
+	int rc = load_mark(state, &m);
+
+	if (rc == 0)
+		rc = open_replica(path, SHORT_WAIT_MS, &r);
+	if (rc < 0)
+		return rc;
+	if (m.done.format[0])
+		memcpy(format, m.done.format, sizeof(format));
+	rc = replica_hand_over(r, format);
+	if (rc < 0)
+		return rc;
+	forget(path, state);
+	return 0;
+}
+
+int unlock_replica(const char *path, const char *state, struct unlocked *ret)
+{
+	struct replica *r;
+	struct mark m;
+	int rc = load_mark(state, &m);
+
+	if (rc == 0)
+		rc = open_replica(path, WAIT_MS, &r);
 	if (rc == 0)
 		rc = release(r, &m, ret);
 	if (rc < 0)
 		return rc;
 	forget(path, state);
 	return 0;
+}
+
+struct all {
+	const char *directory;
+	int failed; /* the first error */
+};
+
+/* A layout_fn.  What was dropped has a position, and no file. */
+static int hand_over_one(const char *db, const char *state, void *arg)
+{
+	struct all *all = arg;
+	AUTO(mem) char *path = NULL;
+	int rc;
+
+	if (asprintf(&path, "%s/%s", all->directory, db) < 0)
+		return error_set(-ENOMEM, "out of memory for a path");
+	if (access(path, F_OK) < 0) {
+		forget(path, state);
+		return 0;
+	}
+	rc = unlock_hand_over(path, state);
+	/* It was done by one who was killed then. */
+	if (rc == -EEXIST)
+		forget(path, state);
+	if (rc == 0 || rc == -EEXIST)
+		return 0;
+	log_error("replica stays one", "db=%s error=%s", log_quote(db),
+		  log_quote(error_message()));
+	if (all->failed == 0)
+		all->failed = rc;
+	return 0;
+}
+
+int unlock_all(const char *directory)
+{
+	struct all all = { .directory = directory };
+	AUTO(mem) char *follow = NULL;
+	AUTO(fd) int held = -1;
+	int rc = layout_path(directory, "follow", &follow);
+
+	if (rc == 0 && access(follow, F_OK) < 0)
+		return 0;
+	if (rc == 0)
+		rc = layout_lock(directory, &held);
+	if (rc == 0)
+		rc = layout_each(directory, hand_over_one, &all);
+	return rc < 0 ? rc : all.failed;
 }

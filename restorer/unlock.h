@@ -27,4 +27,18 @@ struct unlocked {
  */
 int unlock_replica(const char *path, const char *state, struct unlocked *ret);
 
+/*
+ * At once, and also while it is open in other programs (replica_hand_over()).  Its
+ * pages are not read: who goes on with it compares.  A follower has ended cleanly
+ * there.
+ */
+int unlock_hand_over(const char *path, const char *state);
+
+/*
+ * That for every replica of a follower's directory.  One that fails is logged, and
+ * keeps no other; the first error.  -EBUSY: a follower is at work there.  0 also
+ * if there never was one.
+ */
+int unlock_all(const char *directory);
+
 #endif

@@ -6,13 +6,15 @@
 
 #include "sqlite/format.h"
 
+const char format_magic[FORMAT_MAGIC_SIZE] = "SQLite format 3";
+
 const char *const format_sides[FORMAT_SIDES] = { "-shm", "-wal", "-journal" };
 
 bool format_parse_header(const uint8_t *data, struct format_header *ret)
 {
 	uint32_t page_size = get_be16(data + 16);
 
-	if (memcmp(data, "SQLite format 3", 16) != 0)
+	if (memcmp(data, format_magic, sizeof(format_magic)) != 0)
 		return false;
 	ret->page_size = page_size == 1 ? 65536 : page_size;
 	ret->change_counter = get_be32(data + 24);

@@ -19,7 +19,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { FORMAT_HEADER_SIZE = 100, FORMAT_JOURNAL_MAGIC_SIZE = 8 };
+enum {
+	FORMAT_HEADER_SIZE = 100,
+	FORMAT_MAGIC_SIZE = 16,
+	FORMAT_JOURNAL_MAGIC_SIZE = 8,
+};
+
+extern const char format_magic[FORMAT_MAGIC_SIZE];
 
 struct format_header {
 	uint32_t page_size;

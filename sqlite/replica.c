@@ -482,3 +482,18 @@ int replica_release(struct replica *r, const uint8_t format[2])
 	replica_free(r);
 	return rc;
 }
+
+int replica_hand_over(struct replica *r, const uint8_t format[2])
+{
+	int rc;
+
+	replica_abort(r);
+	rc = release(r, format);
+	if (rc == -EBUSY) {
+		/* What own_database() got keeps new readers out. */
+		(void)io_lock(r->db, F_UNLCK, PENDING, SHARED - PENDING);
+		rc = replica_commit_format(r, format);
+	}
+	replica_free(r);
+	return rc;
+}

@@ -137,6 +137,16 @@ int replica_close(struct replica *r);
  */
 int replica_release(struct replica *r, const uint8_t format[2]);
 
+/*
+ * Likewise, but if somebody has it open, in a commit of ours in the log: -wal and
+ * -shm stay, and those who have them open go on.  A connection that has read it as
+ * a replica writes nothing until it is opened anew; others do.  With bytes of {1, 1}
+ * it is in WAL mode as long as there is that log, which the last one who closes
+ * it removes; SQLite looks for the log before it looks at the bytes
+ * (pagerOpenWalIfPresent).  Frees r in any case.
+ */
+int replica_hand_over(struct replica *r, const uint8_t format[2]);
+
 /* Stop as a kill would: nothing is written. */
 void replica_free(struct replica *r);
 

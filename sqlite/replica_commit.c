@@ -328,3 +328,25 @@ int replica_commit(struct replica *r)
 	replica_abort(r);
 	return rc;
 }
+
+/* What put() holds back is the last page, as it will be in the log. */
+int replica_commit_format(struct replica *r, const uint8_t format[2])
+{
+	struct replica_mark mark;
+	int rc = replica_begin(r, r->page_size, r->pages);
+
+	if (rc == 0)
+		rc = put_page_one(r);
+	if (rc == 0)
+		memcpy(r->stage.frame + WAL_FRAME_HEADER_SIZE +
+			       REPLICA_VERSIONS,
+		       format, 2);
+	if (rc == 0)
+		rc = replica_prepare(r, 0, &mark);
+	if (rc == 0) {
+		r->options.sync = true;
+		rc = replica_commit(r);
+	}
+	replica_abort(r);
+	return rc;
+}

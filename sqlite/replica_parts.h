@@ -57,6 +57,9 @@ void replica_publish(struct replica *r);
 int replica_sum_pages(const struct replica *r, uint32_t first, uint32_t last,
 		      const uint8_t format[2], uint64_t *ret);
 
+/* A commit of page 1 with these bytes, and nothing else; synced. */
+int replica_commit_format(struct replica *r, const uint8_t format[2]);
+
 /* 1: all frames are in the database; 0: readers are in the way. */
 int replica_checkpoint(struct replica *r);
 /* 1: the log is empty; 0: readers are in the way. */

@@ -291,10 +291,10 @@ def test_what_lies_beneath_a_mount_is_not_unmounted_with_it(file_bucket, mount, 
 
 
 def test_a_mount_that_somebody_takes_away_while_in_use_is_said_to_be_gone(file_bucket, mount):
-    with mount(file_bucket, "--stop-timeout", "1s") as data:
+    with mount(file_bucket, "--stop-timeout", "6s") as data:
         with application(HOLD, data / "app.db") as app:
             run("umount", "-l", data.point)
-            assert data.stop() == 0
+            assert data.stop() == 0, data.log_text()
             assert re.search(rf"level=warn .*unmounted by somebody else while in use.*pid {app.pid}",
                              data.log_text())
 

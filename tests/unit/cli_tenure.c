@@ -188,7 +188,7 @@ static void wait_until_closed(struct node *n)
 
 static void begin(struct node *n, uint32_t epoch)
 {
-	if (tenure_begin(n->tenure, &n->stop) != 0)
+	if (tenure_begin(n->tenure, &n->stop, false) != 0)
 		fail_msg("begin: %s", error_message());
 	assert_int_equal(atomic_load(&n->epoch), epoch);
 	assert_int_equal(tenure_epoch(n->tenure), epoch);
@@ -213,7 +213,7 @@ static void who_comes_second_waits_until_it_is_stopped(void **state)
 	assert_int_equal(tenure_may_send(w->b.tenure), -EBUSY);
 	assert_int_equal(pthread_create(&thread, NULL, stop_soon, &w->b.stop),
 			 0);
-	assert_int_equal(tenure_begin(w->b.tenure, &w->b.stop), -ECANCELED);
+	assert_int_equal(tenure_begin(w->b.tenure, &w->b.stop, false), -ECANCELED);
 	(void)pthread_join(thread, NULL);
 	assert_int_equal(atomic_load(&w->b.epoch), 0);
 	assert_int_equal(state_of(&w->a), TENURE_HELD);
@@ -302,7 +302,7 @@ static void a_silent_bucket_is_waited_for_meanwhile(void **state)
 	struct world *w = *state;
 
 	fault_set(&w->a.net, fail, -ETIMEDOUT);
-	assert_int_equal(tenure_begin(w->a.tenure, &w->a.stop), 1);
+	assert_int_equal(tenure_begin(w->a.tenure, &w->a.stop, false), 1);
 	assert_int_equal(tenure_may_send(w->a.tenure), -EBUSY);
 	assert_int_equal(tenure_start(w->a.tenure), 0);
 	fault_set(&w->a.net, fail, 0);
@@ -323,7 +323,7 @@ static void who_was_away_when_it_was_taken_has_lost_it(void **state)
 	struct world *w = *state;
 
 	fault_set(&w->a.net, fail, -ETIMEDOUT);
-	assert_int_equal(tenure_begin(w->a.tenure, &w->a.stop), 1);
+	assert_int_equal(tenure_begin(w->a.tenure, &w->a.stop, false), 1);
 	begin(&w->b, 1);
 	assert_int_equal(tenure_start(w->b.tenure), 0);
 	fault_set(&w->a.net, fail, 0);
@@ -389,7 +389,7 @@ static void who_has_waited_does_not_go_on_without(void **state)
 	assert_int_equal(tenure_start(w->a.tenure), 0);
 	assert_int_equal(pthread_create(&thread, NULL, cut_off_and_stop_soon,
 					&w->b), 0);
-	assert_int_equal(tenure_begin(w->b.tenure, &w->b.stop), -ECANCELED);
+	assert_int_equal(tenure_begin(w->b.tenure, &w->b.stop, false), -ECANCELED);
 	(void)pthread_join(thread, NULL);
 }
 
@@ -400,7 +400,7 @@ static void what_one_that_is_gone_has_left_runs_out(void **state)
 	begin(&w->a, 1);
 	kill_node(&w->a);
 	fault_set(&w->b.net, fail, -ETIMEDOUT);
-	assert_int_equal(tenure_begin(w->b.tenure, &w->b.stop), 1);
+	assert_int_equal(tenure_begin(w->b.tenure, &w->b.stop, false), 1);
 	fault_set(&w->b.net, fail, 0);
 	assert_int_equal(tenure_start(w->b.tenure), 0);
 	wait_for(&w->b, TENURE_HELD);
@@ -415,7 +415,7 @@ static void a_damaged_record_is_left_alone(void **state)
 	struct world *w = *state;
 
 	assert_int_equal(bucket_put(w->bucket, &put, NULL), 0);
-	assert_int_equal(tenure_begin(w->a.tenure, &w->a.stop), -ERR_CORRUPT);
+	assert_int_equal(tenure_begin(w->a.tenure, &w->a.stop, false), -ERR_CORRUPT);
 	assert_int_equal(tenure_may_send(w->a.tenure), -EBUSY);
 }
 
