@@ -31,11 +31,15 @@
  * db_recover_adopting() does 4 and 5 (again) where it finds 3.  A crash between
  * the two parts of 4 leaves an old file without its WAL, for as long as nobody
  * starts us; what it held is in 1.
+ *
+ * Until 3 those second names are of files that are still in use, and nobody may
+ * take them for something that was kept: the directory's name begins with
+ * UNDECIDED, which 3 takes away, and what comes before 3 and fails removes it.
  */
 static const char INCOMING[] = "incoming.db";
 static const char REPLACING[] = "replacing";
 static const char ADOPTING[] = "adopting";
-
+#define UNDECIDED "tmp-"
 
 enum { PATH_SIZE = 4200, ASIDE_SIZE = 80 };
 
@@ -61,16 +65,29 @@ static bool counter_is_behind(const struct content *c, const struct position *p)
 	       (int32_t)(c->change_counter - p->change_counter) < 0;
 }
 
+/* A file that was copied there, and never synced by anybody, may end anywhere. */
+static bool is_cut_short(const struct content *c)
+{
+	int64_t size = io_size(c->main_fd);
+
+	return size >= 0 &&
+	       (uint64_t)size / c->page_size + c->wal.frames < c->commit;
+}
+
 bool db_is_behind(struct db *db)
 {
 	const struct position *p = &db->position;
 	const char *boot = capture_boot(db->capture);
 	AUTO(content) struct content c = { .main_fd = -1, .wal_fd = -1 };
+	int rc;
 
-	if (!boot[0] || !p->boot[0] || strcmp(boot, p->boot) == 0 ||
-	    content_open(db->config->dirfd, db->path, &c) < 0)
+	if (!boot[0] || !p->boot[0] || strcmp(boot, p->boot) == 0)
 		return false;
-	return wal_is_behind(&c, p) || counter_is_behind(&c, p);
+	rc = content_open(db->config->dirfd, db->path, &c);
+	if (rc < 0)
+		return rc == -ENOENT || rc == -ERR_NO_DATABASE;
+	return is_cut_short(&c) || wal_is_behind(&c, p) ||
+	       counter_is_behind(&c, p);
 }
 
 /* Of the table, and held: with its own lock. */
@@ -92,7 +109,7 @@ int capture_look(struct capture *c, const char *path, struct capture_state *ret)
 	int rc = content_open(c->config.dirfd, path, &content);
 
 	if (rc == 0)
-		rc = content_sum(&content);
+		rc = content_sum(&content, &c->hurried);
 	if (rc < 0)
 		return rc;
 	*ret = (struct capture_state){
@@ -183,7 +200,7 @@ static int make_aside(struct db *db, enum capture_keep keep,
 
 	io_random(&random, sizeof(random));
 	clock_format(now, time);
-	(void)snprintf(ret_name, ASIDE_SIZE, "aside/%s%s-%08x",
+	(void)snprintf(ret_name, ASIDE_SIZE, "aside/" UNDECIDED "%s%s-%08x",
 		       keep == CAPTURE_KEEP_DIVERGED ? "diverged-" : "", time,
 		       random);
 	if (rc == 0)
@@ -241,15 +258,53 @@ static bool has_spooled(struct db *db)
 
 /* ------------------------------------------------------ 2: the new file */
 
-/* As the one that it replaces, so that who could use that can use this. */
-static int take_owner(struct db *db, int fd)
+/* Its directory, which has to be there. */
+static int look_above(struct db *db, struct stat *ret)
+{
+	char above[PATH_SIZE];
+	char *slash;
+
+	(void)snprintf(above, sizeof(above), "./%s", db->path);
+	slash = strrchr(above, '/');
+	*slash = '\0';
+	if (fstatat(db->config->dirfd, above, ret, 0) < 0)
+		return error_errno("looking at the directory of '%s'",
+				   db->path);
+	return 0;
+}
+
+/* What is renamed to its place does not come there from another file system. */
+static int check_place(int fd, const struct stat *above, const char *path)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return error_errno("looking at the new file of '%s'", path);
+	if (st.st_dev == above->st_dev)
+		return 0;
+	return error_set(-EXDEV,
+			 "'%s' lies on another file system than the mounted "
+			 "directory, so its file cannot be replaced: mount that "
+			 "directory by itself, or go on with the file as it is "
+			 "(--adopt local)",
+			 path);
+}
+
+/*
+ * As the one that it replaces, so that who could use that can use this; or as the
+ * directory, if there is none.
+ */
+static int take_owner(struct db *db, const struct stat *above, int fd)
 {
 	struct stat old;
 
-	if (fstatat(db->config->dirfd, db->path, &old, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT
-			       ? 0
-			       : error_errno("looking at '%s'", db->path);
+	if (fstatat(db->config->dirfd, db->path, &old, AT_SYMLINK_NOFOLLOW) <
+	    0) {
+		if (errno != ENOENT)
+			return error_errno("looking at '%s'", db->path);
+		old = *above;
+		old.st_mode &= 0666;
+	}
 	if (fchown(fd, old.st_uid, old.st_gid) < 0 && geteuid() == 0)
 		return error_errno("giving '%s' to its owner", db->path);
 	if (fchmod(fd, old.st_mode & 07777) < 0)
@@ -260,9 +315,14 @@ static int take_owner(struct db *db, int fd)
 static int prepare_file(struct db *db, int dirfd, const char *name)
 {
 	AUTO(fd) int fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	int rc =
-		fd < 0 ? error_errno("opening '%s'", name) : take_owner(db, fd);
+	struct stat above;
+	int rc = fd < 0 ? error_errno("opening '%s'", name) :
+			  look_above(db, &above);
 
+	if (rc == 0)
+		rc = check_place(fd, &above, db->path);
+	if (rc == 0)
+		rc = take_owner(db, &above, fd);
 	if (rc == 0 && fsync(fd) < 0)
 		rc = error_errno("syncing '%s'", name);
 	return rc;
@@ -297,22 +357,63 @@ static int keep_and_bring_in(struct db *db, int dirfd, const char *name,
 			     bool spool, enum capture_keep keep)
 {
 	bool files = name && keep != CAPTURE_KEEP_SPOOL;
-	char aside[ASIDE_SIZE] = "";
+	char aside[ASIDE_SIZE];
 	int rc = 0;
 
 	if (files || spool)
 		rc = keep_aside(db, files, spool, keep, aside);
-	if (rc < 0)
-		return rc;
-	if (name)
+	if (rc == 0 && name)
 		rc = bring_in(db, dirfd, name);
-	if (rc == 0 && aside[0])
-		log_warn("what was there is kept; remove it when nobody needs "
-			 "it", "db=%s kept=.litebucket/%s", log_quote(db->path),
-			 aside);
-	else if (aside[0])
-		remove_aside(db, aside);
 	return rc;
+}
+
+/* Is this directory of aside one of db's that is undecided? */
+static bool is_undecided(struct db *db, int aside_fd, const char *name)
+{
+	AUTO(buf) struct buf path = BUF_INIT(PATH_SIZE);
+	char file[300];
+
+	(void)snprintf(file, sizeof(file), "%s/name", name);
+	return strncmp(name, UNDECIDED, strlen(UNDECIDED)) == 0 &&
+	       io_read_file(aside_fd, file, &path) == 0 &&
+	       strcmp(path.data, db->path) == 0;
+}
+
+static void keep_for_good(struct db *db, int aside_fd, const char *name)
+{
+	const char *kept = name + strlen(UNDECIDED);
+
+	if (renameat(aside_fd, name, aside_fd, kept) < 0 ||
+	    fsync(aside_fd) < 0) {
+		(void)error_errno("renaming 'aside/%s'", name);
+		log_warn("what was kept has an odd name", "error=%s",
+			 log_quote(error_message()));
+		return;
+	}
+	log_warn("what was there is kept; remove it when nobody needs it",
+		 "db=%s kept=.litebucket/aside/%s", log_quote(db->path), kept);
+}
+
+/* Behind step 3, whether it was done. */
+static void end_aside(struct db *db, bool decided)
+{
+	int fd = openat(db->capture->state_fd, "aside",
+			O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	char name[300];
+
+	while (dir && (entry = readdir(dir))) {
+		if (!is_undecided(db, fd, entry->d_name))
+			continue;
+		if (decided)
+			keep_for_good(db, fd, entry->d_name);
+		else if (snprintf(name, sizeof(name), "aside/%s",
+				  entry->d_name) < (int)sizeof(name))
+			remove_aside(db, name);
+	}
+	if (dir)
+		(void)closedir(dir);
 }
 
 /* ------------------------------------------------------ 4: its place */
@@ -378,7 +479,8 @@ static int know_pages(struct db *db, struct position *p)
 	if (p->page_size &&
 	    content_open(db->config->dirfd, db->path, &c) == 0 &&
 	    c.page_size == p->page_size && c.commit == p->commit &&
-	    content_sum(&c) == 0 && c.dbsum == p->dbsum)
+	    content_sum(&c, &db->capture->hurried) == 0 &&
+	    c.dbsum == p->dbsum)
 		rc = pages_write(pages, 1, c.hashes, c.commit);
 	p->change_counter = c.change_counter;
 	return rc < 0 ? rc : pages_sync(pages);
@@ -434,11 +536,13 @@ int db_recover_adopting(struct db *db)
 		log_info("finishing what a crash interrupted: the state of the "
 			 "log is adopted",
 			 "db=%s", log_quote(db->path));
+		end_aside(db, true);
 		rc = carry_out(db, markers[i]);
 		if (rc < 0)
 			return rc;
 	}
-	/* Without the decision it is only a file. */
+	/* Without the decision they are only files. */
+	end_aside(db, false);
 	(void)unlinkat(db->state_fd, INCOMING, 0);
 	return 0;
 }
@@ -493,9 +597,14 @@ static int adopt_locked(struct db *db, int dirfd, const char *name,
 		rc = keep_and_bring_in(db, dirfd, name, spool, keep);
 	if (rc == 0)
 		rc = position_store(db->state_fd, marker, &p);
-	if (rc < 0)
+	if (rc < 0) {
+		/* The disk may have it all the same, and then it counts. */
+		if (faccessat(db->state_fd, marker, F_OK, 0) < 0)
+			end_aside(db, false);
 		return rc;
+	}
 	FAILPOINT("adopt-decided");
+	end_aside(db, true);
 	rc = carry_out(db, marker);
 	forget(db);
 	return rc < 0 ? rc : capture_attach(db);
@@ -550,6 +659,7 @@ int capture_each_aside(struct capture *c,
 
 		(void)snprintf(name, sizeof(name), "%s/name", entry->d_name);
 		if (entry->d_name[0] != '.' &&
+		    strncmp(entry->d_name, UNDECIDED, strlen(UNDECIDED)) != 0 &&
 		    io_read_file(fd, name, &path) == 0 && path.size)
 			rc = fn(entry->d_name, path.data, arg);
 	}

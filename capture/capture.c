@@ -169,6 +169,17 @@ static int take_up_state_of(struct capture *c, struct db *db)
 	return db_pull(db);
 }
 
+/*
+ * After a stop that left this database clean it is as somebody wants it.  A mount
+ * that ends in order leaves one unclean that it could not take up.
+ */
+static bool may_be_behind(const struct capture *c, struct db *db)
+{
+	bool left_clean = c->run && db->position.clean == c->run;
+
+	return db->position.page_size && !left_clean && db_is_behind(db);
+}
+
 /* What is there?  Its state is read, and nobody is told. */
 static int find(struct capture *c, struct db *db, struct capture_found *ret)
 {
@@ -186,8 +197,7 @@ static int find(struct capture *c, struct db *db, struct capture_found *ret)
 		.spool = db->spool,
 		.txid = db->position.txid,
 		.dbsum = db->position.dbsum,
-		.behind = db->position.page_size && c->run == 0 &&
-			  db_is_behind(db),
+		.behind = may_be_behind(c, db),
 	};
 	return 0;
 }
@@ -230,6 +240,11 @@ static int take_up(struct capture *c, const char *path, void *arg)
 	return 0;
 }
 
+void capture_hurry(struct capture *c)
+{
+	atomic_store(&c->hurried, true);
+}
+
 int capture_let_go(struct capture *c, const char *path)
 {
 	struct db *db = capture_find(c, path);
@@ -251,12 +266,13 @@ int capture_let_go(struct capture *c, const char *path)
 
 /*
  * A database with state whose file is gone, or is none any more, was removed
- * while nobody looked.
+ * while nobody looked; or lost with the power, and is to be rolled forward.
  */
 static int take_up_missing(struct capture *c, const char *path)
 {
 	struct db *db;
 	struct stat st;
+	bool lost;
 	int rc;
 
 	db = capture_find(c, path);
@@ -272,9 +288,16 @@ static int take_up_missing(struct capture *c, const char *path)
 	if (rc < 0)
 		return rc;
 	(void)pthread_mutex_lock(&db->lock);
+	atomic_store(&db->held, true);
 	rc = capture_attach(db);
+	lost = rc == 0 && may_be_behind(c, db);
+	atomic_store(&db->held, lost);
+	if (rc == 0 && !lost)
+		db_announce(db);
 	(void)pthread_mutex_unlock(&db->lock);
-	if (rc == 0 && db->position.page_size)
+	if (lost)
+		rc = take_up(c, path, NULL);
+	else if (rc == 0 && db->position.page_size)
 		rc = db_drop(db);
 	capture_release(c, db);
 	return rc;

@@ -409,6 +409,13 @@ int capture_replace(struct capture *c, const char *path, int dirfd,
 		    const char *name, const struct capture_state *state,
 		    enum capture_keep keep);
 
+/*
+ * The end is near: looking at a database's pages, which may take long, gives
+ * -ECANCELED from here on.  What was decided already is carried out, at the cost
+ * of a batch of all pages later.
+ */
+void capture_hurry(struct capture *c);
+
 /* Take the database up, as capture_open() would have. */
 int capture_let_go(struct capture *c, const char *path);
 

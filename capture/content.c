@@ -127,7 +127,7 @@ static int read_page(struct content *c, uint32_t pgno, void *page)
 	return 0;
 }
 
-int content_sum(struct content *c)
+int content_sum(struct content *c, const atomic_bool *cancel)
 {
 	AUTO(mem) void *page = malloc(c->page_size);
 	uint32_t lock_pgno = ltx_lock_pgno(c->page_size);
@@ -143,6 +143,9 @@ int content_sum(struct content *c)
 
 		if (pgno == lock_pgno)
 			continue;
+		if (atomic_load_explicit(cancel, memory_order_relaxed))
+			return error_set(-ECANCELED, "stopped while looking at "
+						     "the pages");
 		rc = read_page(c, pgno, page);
 		if (rc < 0)
 			return rc;

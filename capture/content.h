@@ -9,6 +9,8 @@
  * writes: at a start, before a database is served, when it has to be found out
  * which state of its log the files are.
  */
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
@@ -30,8 +32,8 @@ struct content {
 /* -ENOENT; -ERR_NO_DATABASE (capture/capture.h): it is something else. */
 int content_open(int dirfd, const char *path, struct content *ret);
 
-/* Hash every page: 8 bytes of memory for each. */
-int content_sum(struct content *c);
+/* Hash every page: 8 bytes of memory for each.  -ECANCELED: *cancel. */
+int content_sum(struct content *c, const atomic_bool *cancel);
 
 void content_cleanup(struct content *c);
 

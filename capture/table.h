@@ -26,6 +26,7 @@ struct capture {
 	char boot[BOOT_ID_SIZE]; /* of the machine; constant */
 	atomic_uint epoch;	 /* of what is sealed from now on */
 	atomic_bool standby;	 /* new ones are held, too */
+	atomic_bool hurried;	 /* who holds a database is to let it be */
 
 	struct spool_budget budget; /* of all databases' spools */
 	atomic_bool full;	    /* it was too small, and that was told */

@@ -41,6 +41,7 @@ struct decider {
 	int incoming_fd; /* .litebucket/incoming, for what is fetched */
 	pthread_t threads[THREADS];
 	unsigned n_threads;
+	bool failed; /* one could not be held */
 	volatile sig_atomic_t cancel;
 	atomic_bool stopping; /* the same, for the bucket */
 	_Atomic int64_t silent_until_ms;
@@ -127,6 +128,8 @@ static void decide(struct decider *d, struct item *item)
 		.capture = d->capture,
 		.adopt = d->config.adopt,
 		.incoming_fd = d->incoming_fd,
+		.in_use = d->config.in_use,
+		.arg = d->config.arg,
 		.cancel = &d->cancel,
 		.silent_until_ms = &d->silent_until_ms,
 	};
@@ -146,7 +149,7 @@ static void decide(struct decider *d, struct item *item)
 	(void)gate_close(d->config.gate, item->origin.path, GATE_HISTORY,
 			 -EBUSY, error_message());
 	/* For the next start: --adopt, or files that may be written. */
-	if (rc == -ENOTUNIQ || rc == -EPERM)
+	if (rc == -ENOTUNIQ || rc == -EPERM || rc == -EXDEV)
 		free_item(item);
 	else
 		try_later(d, item);
@@ -200,12 +203,11 @@ bool decider_hold(struct decider *d, const struct capture_found *found)
 
 	if (!item || origin_init(&item->origin, found) < 0 ||
 	    gate_pend(d->config.gate, found->path, GATE_HISTORY) < 0) {
-		log_warn("what the bucket has of it is not looked at",
-			 "db=%s error=%s", log_quote(found->path),
-			 log_quote(error_message()));
 		if (item)
 			free_item(item);
-		return false;
+		/* Held, and not served by anybody: decider_start() fails. */
+		d->failed = true;
+		return true;
 	}
 	item->pause_ms = FIRST_PAUSE_MS;
 	AUTO(unlock) pthread_mutex_t *held = lock(&d->lock);
@@ -216,7 +218,8 @@ bool decider_hold(struct decider *d, const struct capture_found *found)
 int decider_start(struct decider *d, struct capture *c)
 {
 	sigset_t all, before;
-	int rc = open_incoming(d);
+	int rc = d->failed ? error_set(-ENOMEM, "out of memory for databases") :
+			     open_incoming(d);
 
 	if (rc < 0)
 		return rc;
@@ -249,6 +252,8 @@ void decider_free(struct decider *d)
 	if (!d)
 		return;
 	stop(d);
+	if (d->capture)
+		capture_hurry(d->capture);
 	for (unsigned i = 0; i < d->n_threads; i++)
 		(void)pthread_join(d->threads[i], NULL);
 	while ((item = TAILQ_FIRST(&d->items))) {

@@ -66,6 +66,12 @@ struct decider_config {
 	void (*forget)(void *arg, const char *path);
 
 	/*
+	 * Does a process that goes past the mount have it open?  Then it is not
+	 * replaced.  NULL: it is not asked.
+	 */
+	bool (*in_use)(void *arg, const char *path);
+
+	/*
 	 * Its state is decided and it is taken up, but not served yet: see to it
 	 * that no older writer can extend its log any more.  An error keeps it
 	 * closed; -ECANCELED: as asked.  May take long.

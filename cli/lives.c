@@ -30,7 +30,8 @@ static int print_place(int fd, char *ret, size_t size)
 	if (fstat(fd, &st) < 0)
 		return error_errno("looking at '%s'", FILE_NAME);
 	boot_id(boot);
-	(void)snprintf(ret, size, "%s %ju", boot, (uintmax_t)st.st_ino);
+	(void)snprintf(ret, size, "%s %ju %ju", boot, (uintmax_t)st.st_dev,
+		       (uintmax_t)st.st_ino);
 	return 0;
 }
 

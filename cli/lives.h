@@ -5,7 +5,8 @@
  * .litebucket/lease: who this directory has been
  * ==============================================
  *
- *	6a7b3c1e-0d4f-4b4e-9a53-0a1b2c3d4e5f 2752522	the boot, this file's inode
+ *	6a7b3c1e-0d4f-4b4e-9a53-0a1b2c3d4e5f 65025 2752522	the boot; this file's
+ *							device and inode
  *	9f8e7d6c5b4a3921 7 closed
  *	1a2b3c4d5e6f7a8b 7 open
  *
@@ -24,9 +25,9 @@
  *   3. No epoch in the spools is above those in here.
  *   4. 1 and 2 hold for the directory itself, and not for a copy of it, whose
  *      original may be alive, nor for an older state that was put back, whose
- *      spools lack what was sent since.  A copy has another inode, and what
- *      survives a restart of the machine (a snapshot of its disk) another boot:
- *      then there are no former lives, and only the epochs count.
+ *      spools lack what was sent since.  A copy has another inode, one of the
+ *      disk's blocks another device, and what survives a restart of the machine
+ *      another boot: then there are no former lives, and only the epochs count.
  *
  * A file that makes no sense is none: the lease then has to expire, and every
  * log gets a barrier.

@@ -25,6 +25,7 @@
 #include "cli/signals.h"
 #include "cli/tenure.h"
 #include "fuse/mount.h"
+#include "fuse/outside.h"
 #include "uploader/uploader.h"
 
 #include "cli/node.h"
@@ -332,6 +333,18 @@ static void forget(void *arg, const char *path)
 		mount_forget(m, path);
 }
 
+/*
+ * A decider_config callback.  Through the mount a database can only be open that a
+ * standby served before.
+ */
+static bool in_use_outside(void *arg, const char *path)
+{
+	struct node *n = arg;
+
+	return !n->standby &&
+	       outside_ask(n->config.dirfd, path) == LEASE_TAKEN;
+}
+
 static int open_decider(struct node *n)
 {
 	const struct decider_config config = {
@@ -341,6 +354,7 @@ static int open_decider(struct node *n)
 		.adopt = n->config.adopt,
 		.replaced = replaced,
 		.forget = forget,
+		.in_use = in_use_outside,
 		.close_log = node_lease_close_log,
 		.arg = n,
 	};

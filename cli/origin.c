@@ -52,14 +52,16 @@ static int look_at_spool(struct origin *o)
 	uint64_t last;
 	int rc = spool_range(o->spool, &o->first, &last);
 
+	o->first_pre = 0;
 	if (rc < 0 || o->first == 0)
 		return rc;
 	rc = spooled_header(o->spool, o->first, &header);
-	if (rc < 0)
-		return rc;
-	o->first_node = header.node_id;
-	o->first_pre = header.pre_dbsum;
-	return 0;
+	/* Of one that is damaged nobody knows where it came from. */
+	if (rc == -ERR_CORRUPT)
+		return 0;
+	if (rc == 0)
+		o->first_pre = header.pre_dbsum;
+	return rc;
 }
 
 static int know(struct origin *o, const struct capture_found *found)
@@ -81,7 +83,7 @@ int origin_init(struct origin *o, const struct capture_found *found)
 	/* A name that is not replicated; the uploader says why. */
 	if (archive_escape(o->path, o->key) < 0)
 		o->key[0] = '\0';
-	return know(o, found);
+	return 0;
 }
 
 /* An earlier try may have changed it, and failed then. */
@@ -180,6 +182,13 @@ static int replace(const struct decision *d,
 	char name[40];
 	int rc;
 
+	/* What it writes would be in no file, and nobody would know. */
+	if (d->config->in_use &&
+	    d->config->in_use(d->config->arg, d->o->path))
+		return error_set(-EBUSY, "'%s' is to be replaced by a newer "
+					 "state, and a process that does not go "
+					 "through the mount has it open; end "
+					 "that", d->o->path);
 	incoming_name(d, name);
 	/* Also if it fails: the rest may be done by the next try. */
 	d->o->replaced = true;
@@ -252,20 +261,64 @@ static int get_slot(const struct decision *d, uint64_t txid,
 	return rc < 0 ? rc : 1;
 }
 
+/* Where this directory and the log part. */
+struct parting {
+	uint64_t base; /* the last batch that both have; 0: none */
+	bool foreign;  /* the slot behind it has another than the spool */
+};
+
+/* 1: the slot has our own batch; 0: another's, or one that cannot be read here. */
+static int is_own(const struct origin *o, uint64_t txid,
+		  const struct ltx_header *slot)
+{
+	struct ltx_header mine;
+	int rc = spooled_header(o->spool, txid, &mine);
+
+	if (rc < 0)
+		return rc == -ERR_CORRUPT ? 0 : rc;
+	return mine.node_id == slot->node_id;
+}
+
 /*
- * Has somebody gone on where this directory stopped?  1: so; 0: no.  Batches of
- * our own may have reached the bucket without our knowing it (R13).
+ * Batches of our own may have reached the bucket without our knowing it (R13), so
+ * the spool is held against the slots.
  */
-static int is_ahead(const struct decision *d)
+static int find_parting(const struct decision *d, struct parting *ret)
 {
 	const struct origin *o = d->o;
-	struct ltx_header header;
-	int rc = get_slot(d, confirmed(o) + 1, &header);
+	struct ltx_header slot;
 
-	if (rc <= 0 || o->first == 0 || header.node_id != o->first_node)
-		return rc;
-	rc = get_slot(d, o->txid + 1, &header);
-	return rc;
+	*ret = (struct parting){ .base = confirmed(o) };
+	for (uint64_t txid = o->first; txid && txid <= o->txid; txid++) {
+		int rc = get_slot(d, txid, &slot);
+
+		if (rc > 0)
+			rc = is_own(o, txid, &slot);
+		else
+			return rc;
+		if (rc < 0)
+			return rc;
+		ret->foreign = rc == 0;
+		if (ret->foreign)
+			return 0;
+		ret->base = txid;
+	}
+	return 0;
+}
+
+/* Has somebody gone on where this directory stopped?  1: so; 0: no. */
+static int is_ahead(const struct decision *d)
+{
+	struct parting parting;
+	struct ltx_header slot;
+	int rc = find_parting(d, &parting);
+
+	if (rc < 0 || parting.foreign)
+		return rc < 0 ? rc : 1;
+	/* What is not in the bucket leaves no room for another's behind it. */
+	if (parting.base < d->o->txid)
+		return 0;
+	return get_slot(d, d->o->txid + 1, &slot);
 }
 
 /* 1: there is a log, and d->head is its end; 0: there is none. */
@@ -414,6 +467,13 @@ static int refuse(const struct decision *d)
 		d->o->path, d->config->bucket->url, d->head.txid);
 }
 
+/* Is this what the directory knows of its last confirmed batch? */
+static bool is_known(const struct origin *o, const struct ltx_header *at)
+{
+	return at->post_dbsum &&
+	       at->post_dbsum == (o->first ? o->first_pre : o->dbsum);
+}
+
 /*
  * Did another epoch go on behind the very transaction that this directory knows
  * to be in the bucket?  1: so; 0: no, or it is not certain.
@@ -421,14 +481,15 @@ static int refuse(const struct decision *d)
 static int was_overtaken(const struct decision *d)
 {
 	const struct origin *o = d->o;
-	uint64_t base = confirmed(o);
+	struct parting parting;
 	struct ltx_header at, behind;
-	int rc = base ? get_slot(d, base, &at) : 0;
+	int rc = find_parting(d, &parting);
 
-	if (rc <= 0 || at.post_dbsum == 0 ||
-	    at.post_dbsum != (o->first ? o->first_pre : o->dbsum))
+	if (rc == 0 && parting.base)
+		rc = get_slot(d, parting.base, &at);
+	if (rc <= 0 || (parting.base == confirmed(o) && !is_known(o, &at)))
 		return rc < 0 ? rc : 0;
-	rc = get_slot(d, base + 1, &behind);
+	rc = get_slot(d, parting.base + 1, &behind);
 	return rc > 0 ? behind.node_id >> 32 > at.node_id >> 32 : rc;
 }
 

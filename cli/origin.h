@@ -21,7 +21,6 @@ struct origin {
 	uint64_t txid;		  /* position; 0: none */
 	uint64_t dbsum;
 	uint64_t first;		  /* TXID in the spool; 0: it is empty */
-	uint64_t first_node;	  /* that wrote it */
 	uint64_t first_pre;	  /* the checksum that it goes on behind */
 	bool behind;
 	bool replaced;		  /* the file may be another than it was found */
@@ -32,6 +31,8 @@ struct origin_config {
 	struct capture *capture;
 	enum adopt adopt;
 	int incoming_fd;
+	bool (*in_use)(void *arg, const char *path); /* cli/decide.h */
+	void *arg;
 	const volatile sig_atomic_t *cancel;
 	/* Monotonic; the bucket did not answer, and is not asked before. */
 	_Atomic int64_t *silent_until_ms;

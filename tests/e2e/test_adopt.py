@@ -1,5 +1,6 @@
 """What happens at a start when files, .litebucket and the bucket do not agree."""
 import concurrent.futures
+import contextlib
 import errno
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import time
 
 import pytest
 
@@ -40,6 +42,10 @@ def rows(database):
 def status(mount, name):
     document = json.loads(litebucket("status", "--json", mount.point).stdout)
     return next(o for o in document["databases"] if o["path"] == name)
+
+
+def role(mount):
+    return json.loads(litebucket("status", "--json", mount.point).stdout)["role"]
 
 
 def kept(mount):
@@ -585,6 +591,245 @@ def test_what_cannot_be_rolled_forward_yet_waits_and_others_do_not(file_bucket, 
     restore(file_bucket, "app.db", work / "restored")
     assert_same_bytes(work / "restored", expected)
     assert rows(work / "restored") == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("left", ["nothing", "empty", "zeros", "half"])
+def test_a_file_that_went_with_the_power_is_no_database_that_was_removed(file_bucket, mount, work,
+                                                                         left):
+    """One that was copied there, say, which nobody syncs."""
+    with mount(file_bucket, "--lease-ttl", "1s", name="data") as data:
+        commit(data / "app.db", *range(3000), journal="delete")
+        sync(data / "app.db")
+        content = (data / "app.db").read_bytes()
+        mode = (data / "app.db").stat().st_mode
+        crash_with(data, {"app.db": {"nothing": None, "empty": b"",
+                                     "zeros": bytes(4096) + content[4096:],
+                                     "half": content[:len(content) // 8192 * 4096]}[left]})
+        before = objects(file_bucket)
+        data.environment = ANOTHER_BOOT
+        data.start()
+        harness.eventually(lambda: (data / "app.db").exists(), 30, data.log_text)
+        assert rows(data / "app.db") == list(range(3000))
+        assert (data / "app.db").stat().st_mode == mode or left == "nothing"
+        data.wait_for_log("power was lost")
+        commit(data / "app.db", "more")
+        sync(data / "app.db")
+        assert before.items() <= objects(file_bucket).items()
+    assert list(states(file_bucket, "app.db", work).values())[-1] == [*range(3000), "more"]
+
+
+def test_a_clean_stop_before_it_could_be_rolled_forward_undoes_nothing(file_bucket, mount, work):
+    with mount(file_bucket, "--lease-ttl", "1s", name="data") as data:
+        commit(data / "app.db", 1, journal="delete")
+        sync(data / "app.db")
+        older = files_of(data, "app.db")
+        for value in (2, 3):
+            commit(data / "app.db", value)
+            sync(data / "app.db")
+        crash_with(data, older)
+        slot = harness.slot_key(file_bucket, "app.db", history(file_bucket, "app.db")[-1])
+        missing = file_bucket.read(slot)
+        file_bucket.remove(slot)
+        data.environment = ANOTHER_BOOT
+        data.start()
+        harness.eventually(lambda: status(data, "app.db")["state"] == "closed", 30, "not closed")
+        assert data.stop() == 0
+        file_bucket.write(slot, missing)
+        data.start()
+        assert rows(data / "app.db") == [1, 2, 3]
+        commit(data / "app.db", 4)
+        sync(data / "app.db")
+    assert list(states(file_bucket, "app.db", work).values())[-1] == [1, 2, 3, 4]
+
+
+def unsent(data, bucket, *values):
+    """Each a batch in the spool of its own; then everything is killed."""
+    hidden = bucket.directory.with_name("hidden")
+    before = status(data, "app.db")["confirmed"]
+    bucket.directory.rename(hidden)
+    for value in values:
+        commit(data / "app.db", value)
+        asking = subprocess.Popen([harness.LITEBUCKET, "sync", data / "app.db"],
+                                  stdout=subprocess.DEVNULL)
+        wanted = values.index(value) + 1
+        harness.eventually(lambda: status(data, "app.db")["spool_batches"] == wanted, 30,
+                           data.log_text)
+        asking.kill()
+        asking.wait()
+    data.kill()
+    data.unmount()
+    hidden.rename(bucket.directory)
+    return sorted(path for path in data.directory.glob(".litebucket/db/*/spool/*.ltx")
+                  if path.name[:16] > before)
+
+
+def land(bucket, batch):
+    """A put that the killed one had under way."""
+    bucket.write(f"app.db/ltx/0/{batch.name}", batch.read_bytes())
+
+
+def take_turn(bucket, mount, *values):
+    """Another mount has the bucket meanwhile."""
+    with mount(bucket, name="other") as other:
+        # The other's lease has to expire.
+        harness.eventually(lambda: role(other) == "primary", 60, other.log_text)
+        for value in values:
+            commit(other / "app.db", value)
+            sync(other / "app.db")
+        return rows(other / "app.db")
+
+
+@pytest.mark.parametrize("spooled, theirs", [((2,), (7,)), ((2, 3), ()), ((2, 3), (7, 8, 9))])
+def test_what_landed_unconfirmed_hides_no_other_writer(file_bucket, mount, work, spooled, theirs):
+    """The log has the first batch of the spool, and then somebody else's (R13)."""
+    with mount(file_bucket, "--lease-ttl", "1s", name="data") as data:
+        commit(data / "app.db", 1, journal="wal")
+        sync(data / "app.db")
+        batches = unsent(data, file_bucket, *spooled)
+        commit(data.directory / "app.db", "never sealed")
+        land(file_bucket, batches[0])
+        found = take_turn(file_bucket, mount, *theirs)
+        assert found == [1, 2, *theirs]
+        before = objects(file_bucket)
+        data.start()
+        assert rows(data / "app.db") == found
+        data.wait_for_log("the commits that it did not get are set aside")
+        aside, = kept(data)
+        assert aside["directory"].startswith("diverged-")
+        commit(data / "app.db", "again")
+        sync(data / "app.db")
+        assert before.items() <= objects(file_bucket).items()
+    assert rows_at(work / "data" / ".litebucket" / "aside" / aside["directory"], work) == [
+        1, *spooled, "never sealed"]
+
+
+def test_a_damaged_spool_is_no_reason_not_to_decide(file_bucket, mount, work):
+    with mount(file_bucket, "--lease-ttl", "1s", name="data") as data:
+        commit(data / "app.db", 1, journal="wal")
+        sync(data / "app.db")
+        batch, = unsent(data, file_bucket, 2)
+        batch.write_bytes(b"")
+        assert take_turn(file_bucket, mount, 7) == [1, 7]
+        data.start()
+        # Where the two parted is known no more.
+        refuses(data / "app.db")
+        assert "--adopt" in status(data, "app.db")["error"]
+        assert data.stop() == 0
+        data.options += ["--adopt", "bucket"]
+        data.start()
+        assert rows(data / "app.db") == [1, 7]
+        commit(data / "app.db", 8)
+        sync(data / "app.db")
+        aside, = kept(data)
+    assert rows_at(work / "data" / ".litebucket" / "aside" / aside["directory"], work) == [1, 2]
+
+
+def test_who_has_it_open_past_the_mount_keeps_it_from_being_replaced(file_bucket, mount, work):
+    with mount(file_bucket, name="data", mountpoint=work / "point") as data:
+        commit(data / "app.db", 1, journal="wal")
+        sync(data / "app.db")
+    take_turn(file_bucket, mount, 2)
+    open_past = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("INSERT INTO t VALUES ('past it')")
+print("open", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(["/usr/bin/python3", "-c", open_past, data.directory / "app.db"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "open\n"
+        with data:
+            harness.eventually(lambda: status(data, "app.db")["state"] == "closed", 30, data.log_text)
+            assert "does not go through the mount" in status(data, "app.db")["error"]
+            assert rows(data.directory / "app.db") == [1, "past it"]
+            process.communicate()
+            harness.eventually(lambda: status(data, "app.db")["state"] == "idle", 60, data.log_text)
+            assert rows(data / "app.db") == [1, 2]
+            aside, = kept(data)
+    assert rows_at(data.directory / ".litebucket" / "aside" / aside["directory"], work) == [
+        1, "past it"]
+
+
+def test_on_another_file_system_below_it_is_left_as_it_is(file_bucket, mount, work):
+    below = work / "data" / "below"
+    below.mkdir(parents=True)
+    harness.run("mount", "-t", "tmpfs", "none", below)
+    try:
+        with mount(file_bucket, name="data") as data:
+            commit(below / "app.db", 1, journal="wal")
+            sync(below / "app.db")
+        with mount(file_bucket, name="other") as other:
+            commit(other / "below" / "app.db", 2)
+            sync(other / "below" / "app.db")
+        files = {path.name: path.read_bytes() for path in below.iterdir()}
+        with data:
+            harness.eventually(lambda: status(data, "below/app.db")["state"] == "closed", 30,
+                               data.log_text)
+            assert "lies on another file system" in status(data, "below/app.db")["error"]
+            assert kept(data) == []
+            assert data.stop() == 0
+        assert files == {path.name: path.read_bytes() for path in below.iterdir()}
+        data.options += ["--adopt", "local"]
+        with data:
+            assert rows(below / "app.db") == [1]
+            sync(below / "app.db")
+    finally:
+        harness.run("umount", "-l", below)
+
+
+def test_killed_before_it_is_decided_nothing_is_kept_aside(file_bucket, mount, work):
+    """What would be kept is still the file in use."""
+    with mount(file_bucket, name="data") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+    take_turn(file_bucket, mount, 2)
+    commit(data.directory / "app.db", "own")
+    data.environment = {"LITEBUCKET_FAILPOINT": "adopt-aside:kill"}
+    with contextlib.suppress(harness.MountFailed):
+        data.start()
+        harness.eventually(lambda: data.process.poll() is not None, 30, "it is not killed")
+        data.kill()
+    data.unmount()
+    asides = data.directory / ".litebucket" / "aside"
+    assert [path.name[:4] for path in asides.iterdir()] == ["tmp-"]
+    data.environment, data.options = {}, ["--adopt", "local"]
+    with data:
+        assert rows(data / "app.db") == [1, "own"]
+        assert kept(data) == []
+        assert (data / "app.db").stat().st_nlink == 1
+        sync(data / "app.db")
+    assert not list(asides.iterdir())
+    assert list(states(file_bucket, "app.db", work).values())[-1] == [1, "own"]
+
+
+def test_a_stop_does_not_wait_until_a_large_one_is_looked_at(file_bucket, mount, work):
+    """What others have committed goes out meanwhile."""
+    with mount(file_bucket, name="data") as data:
+        commit(data / "app.db", 1)
+        sync(data / "app.db")
+    with contextlib.closing(
+            sqlite3.connect(data.directory / "huge.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA page_size = 65536")
+        connection.execute("CREATE TABLE t(x)")
+    take_turn(file_bucket, mount, 2)
+    with mount(file_bucket, name="third") as third:
+        commit(third / "huge.db", "theirs")
+        sync(third / "huge.db")
+    size = 40 << 30
+    with open(data.directory / "huge.db", "r+b") as file:
+        file.seek(28)
+        file.write((size // 65536).to_bytes(4, "big"))
+        file.truncate(size)
+    with data:
+        assert rows(data / "app.db") == [1, 2]
+        assert status(data, "huge.db")["state"] == "pending"
+        commit(data / "app.db", 3)
+        begun = time.monotonic()
+        assert data.stop() == 0
+        assert time.monotonic() - begun < 15
+    (data.directory / "huge.db").unlink()
+    assert list(states(file_bucket, "app.db", work).values())[-1] == [1, 2, 3]
 
 
 def refused_as_busy(call, *arguments):
