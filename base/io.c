@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -107,6 +108,39 @@ int io_write_atomically(int dirfd, const char *path, const void *data,
 		return rc;
 	}
 	return io_sync_parent(dirfd, path);
+}
+
+int io_rename_new(int from_dir, const char *from, int to_dir, const char *to)
+{
+	if (renameat2(from_dir, from, to_dir, to, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP)
+		return -errno;
+	if (linkat(from_dir, from, to_dir, to, 0) < 0 ||
+	    unlinkat(from_dir, from, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Some file systems have no O_TMPFILE: ours, and other FUSE ones, for instance. */
+int io_open_unnamed(int dirfd, int *ret_fd)
+{
+	char name[32];
+	uint64_t random;
+	int fd = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd < 0) {
+		io_random(&random, sizeof(random));
+		(void)snprintf(name, sizeof(name), "tmp-%016" PRIx64, random);
+		fd = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
+			    0600);
+		if (fd >= 0)
+			(void)unlinkat(dirfd, name, 0);
+	}
+	if (fd < 0)
+		return error_errno("making a temporary file");
+	*ret_fd = fd;
+	return 0;
 }
 
 int io_sync_parent(int dirfd, const char *path)

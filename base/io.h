@@ -29,6 +29,18 @@ int io_read_file(int dirfd, const char *path, struct buf *ret);
 int io_write_atomically(int dirfd, const char *path, const void *data,
 			size_t size);
 
+/*
+ * Rename, unless the new name is taken: -EEXIST.  File systems that cannot rename
+ * so (NFS) can link so.  A negative errno, without a sentence.
+ */
+int io_rename_new(int from_dir, const char *from, int to_dir, const char *to);
+
+/*
+ * A new file in dirfd that has no name, for reading and writing: it goes with its
+ * descriptor.
+ */
+int io_open_unnamed(int dirfd, int *ret_fd);
+
 /* fsync the directory that holds path, so that a rename or unlink stays. */
 int io_sync_parent(int dirfd, const char *path);
 

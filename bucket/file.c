@@ -425,22 +425,10 @@ static int in_the_way(const char *key)
 			 "bucket it cannot be an object, too", key);
 }
 
-/* Not every file system can rename without replacing; most can link. */
-static int rename_if_absent(int dir, const char *from, const char *to)
-{
-	if (renameat2(dir, from, dir, to, RENAME_NOREPLACE) == 0)
-		return 0;
-	if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP)
-		return -errno;
-	if (linkat(dir, from, dir, to, 0) < 0)
-		return -errno;
-	return unlinkat(dir, from, 0) < 0 ? -errno : 0;
-}
-
 static int publish_if_absent(const char *key, struct temporary *t,
 			     const char *name)
 {
-	int rc = rename_if_absent(t->dir, t->name, name);
+	int rc = io_rename_new(t->dir, t->name, t->dir, name);
 
 	if (rc == -EEXIST && is_directory(t->dir, name))
 		return in_the_way(key);

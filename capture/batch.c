@@ -67,16 +67,7 @@ static int open_store(struct batch *b)
 {
 	if (b->fd >= 0)
 		return 0;
-	b->fd = openat(b->dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (b->fd >= 0)
-		return 0;
-	/* Some file systems have no O_TMPFILE. */
-	b->fd = openat(b->dirfd, "open.tmp",
-		       O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (b->fd < 0)
-		return error_errno("creating a file for a large batch");
-	(void)unlinkat(b->dirfd, "open.tmp", 0);
-	return 0;
+	return io_open_unnamed(b->dirfd, &b->fd);
 }
 
 static int store(struct batch *b, uint32_t slot, const void *page)

@@ -70,7 +70,8 @@ static int look(const struct wanted *w, uint64_t *ret_txid)
 		return 0;
 	if (m.done.dropped)
 		return error_set(-ENOENT, "the database was dropped");
-	return 1;
+	/* The position of one that is just being made comes first. */
+	return access(w->path, F_OK) == 0;
 }
 
 static void sleep_until_written(const struct wanted *w, int64_t ms)

@@ -129,10 +129,8 @@ static int put_in_place(const struct return_home *r)
 	if (rc < 0)
 		return rc;
 	FAILPOINT("missing-fetched");
-	rc = renameat2(incoming, FETCHED, parent, name, RENAME_NOREPLACE);
-	/* Some file systems do not know the flag; nobody else is here. */
-	if (rc < 0 && errno == EINVAL)
-		rc = renameat(incoming, FETCHED, parent, name);
+	rc = io_rename_new(incoming, FETCHED, parent, name);
+	errno = -rc;
 	if (rc < 0)
 		return error_errno("putting it in its place");
 	FAILPOINT("missing-placed");

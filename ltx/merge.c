@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/io.h"
 #include "base/stream.h"
 #include "ltx/compact.h"
 #include "ltx/spool.h"
@@ -59,24 +60,6 @@ static int compact_inputs(const struct inputs *in,
 	return ltx_compact(sources, in->n, out, ret_header);
 }
 
-/* A file without a name. */
-static int open_unnamed(int dirfd, int *ret_fd)
-{
-	int fd = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-	/* Some file systems have no O_TMPFILE. */
-	if (fd < 0) {
-		fd = openat(dirfd, "merge.tmp",
-			    O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-		if (fd >= 0)
-			(void)unlinkat(dirfd, "merge.tmp", 0);
-	}
-	if (fd < 0)
-		return error_errno("creating a file for merging");
-	*ret_fd = fd;
-	return 0;
-}
-
 static int compact_range(const struct merging *m, uint64_t first,
 			 uint64_t last, const struct ltx_compact_batch *as,
 			 struct sink *out, struct ltx_header *ret_header);
@@ -91,7 +74,7 @@ static int add_group(const struct merging *m, uint64_t first, uint64_t last,
 
 	if (!sink)
 		return error_set(-ENOMEM, "out of memory for merging");
-	rc = open_unnamed(m->dirfd, &fd);
+	rc = io_open_unnamed(m->dirfd, &fd);
 	if (rc < 0)
 		return rc;
 	fd_sink_init(sink, fd, 0);

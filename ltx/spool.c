@@ -202,23 +202,6 @@ int spool_begin(struct spool *s, uint64_t txid, int *ret_fd)
 	return 0;
 }
 
-/*
- * Give a file its name unless that is taken.  File systems that cannot rename
- * so (NFS) can link so.
- */
-static int rename_if_absent(int from_dir, const char *from, int to_dir,
-			    const char *to)
-{
-	if (renameat2(from_dir, from, to_dir, to, RENAME_NOREPLACE) == 0)
-		return 0;
-	if (errno != EINVAL && errno != ENOSYS)
-		return -errno;
-	if (linkat(from_dir, from, to_dir, to, 0) < 0 ||
-	    unlinkat(from_dir, from, 0) < 0)
-		return -errno;
-	return 0;
-}
-
 static bool same_bytes(int a, int b)
 {
 	uint8_t left[4096], right[sizeof(left)];
@@ -313,7 +296,7 @@ static int name_batch(struct spool *s, int from_dir, const char *from,
 
 	FAILPOINT("spool-written");
 	count(s, txid, size, 1);
-	rc = rename_if_absent(from_dir, from, s->fd, name);
+	rc = io_rename_new(from_dir, from, s->fd, name);
 	if (rc == -EEXIST && is_named_already(from_dir, from, s->fd, name))
 		rc = 0;
 	if (rc < 0)

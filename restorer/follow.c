@@ -310,9 +310,11 @@ static int put_in_place(struct follow *f, const char *incoming)
 		return rc;
 	FAILPOINT("follow-restored");
 	remove_sides(f);
-	if (renameat2(AT_FDCWD, incoming, AT_FDCWD, f->o.path,
-		      RENAME_NOREPLACE) < 0)
+	rc = io_rename_new(AT_FDCWD, incoming, AT_FDCWD, f->o.path);
+	if (rc < 0) {
+		errno = -rc;
 		return error_errno("putting %s in place", f->o.path);
+	}
 	FAILPOINT("follow-created");
 	write_pos(f);
 	return io_sync_parent(AT_FDCWD, f->o.path);
@@ -674,9 +676,13 @@ static int spill(struct slot_sink *s)
 {
 	struct fetched *item = s->item;
 
-	item->fd = open(s->directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (item->fd < 0)
-		return error_errno("making a file in %s", s->directory);
+	AUTO(fd) int dirfd = open(s->directory,
+				  O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int rc = dirfd < 0 ? error_errno("opening %s", s->directory) :
+			     io_open_unnamed(dirfd, &item->fd);
+
+	if (rc < 0)
+		return rc;
 	return io_pwrite(item->fd, item->memory.data, item->memory.size, 0);
 }
 

@@ -264,14 +264,17 @@ static void remove_aside(struct output *o)
 
 static int put_in_place(struct output *o)
 {
-	unsigned flags = o->force ? 0 : RENAME_NOREPLACE;
-	int rc = renameat2(o->dirfd, o->temporary, o->dirfd, o->name, flags);
+	int rc;
 
-	/* Some file systems do not know the flag; output_open() looked. */
-	if (rc < 0 && errno == EINVAL && flags)
-		rc = renameat(o->dirfd, o->temporary, o->dirfd, o->name);
-	if (rc < 0 && errno == EEXIST)
+	if (o->force)
+		rc = renameat(o->dirfd, o->temporary, o->dirfd, o->name) < 0 ?
+			     -errno :
+			     0;
+	else
+		rc = io_rename_new(o->dirfd, o->temporary, o->dirfd, o->name);
+	if (rc == -EEXIST)
 		return exists_error(o->path, "");
+	errno = -rc;
 	if (rc < 0)
 		return error_errno("renaming the restored database to '%s'",
 				   o->path);

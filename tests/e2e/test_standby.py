@@ -100,6 +100,14 @@ def test_it_follows_in_step(bucket, pair):
                 assert rows(second / f"{journal}.db") == [1]
                 fill(first / f"{journal}.db", journal, 2)
                 shows(second / f"{journal}.db", [1, 2])
+            # More than is kept in memory, and more than its log takes without a checkpoint.
+            connection = connect(first / "wal.db")
+            connection.execute("CREATE TABLE large(body)")
+            connection.execute("WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s "
+                               "WHERE i < 3000) INSERT INTO large SELECT randomblob(4000) FROM s")
+            connection.execute("INSERT INTO t VALUES (3)")
+            connection.close()
+            shows(second / "wal.db", [1, 2, 3])
             (first / "deep").mkdir()
             fill(first / "deep" / "new.db", "wal", 1)
             shows(second / "deep" / "new.db", [1])
