@@ -197,6 +197,18 @@ static int unexpected(const struct failure *f)
 			 "of an S3 store?", f->said, f->asked->endpoint);
 }
 
+bool s3_error_is_of_clock(const struct http_response *response,
+			  int64_t signed_ms, int64_t *ret_date_ms)
+{
+	int64_t date = http_header_date_ms(response, "date");
+
+	if ((response->status != 403 && response->status != 401) || !date ||
+	    llabs(date - signed_ms) <= SKEW_MS)
+		return false;
+	*ret_date_ms = date;
+	return true;
+}
+
 /* A HEAD is refused without a reason; the clocks may be one. */
 static say_fn refused(const struct failure *f)
 {

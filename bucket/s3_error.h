@@ -14,6 +14,7 @@
  * taken for the end of the log, when it is a web server that is no S3 store.
  */
 #include <stdbool.h>
+#include <stdint.h>
 
 struct http_response;
 
@@ -25,6 +26,13 @@ struct s3_asked {
 	const char *region;   /* as signed */
 	const char *endpoint; /* as connected to */
 };
+
+/*
+ * Was it refused because of the time of its signature?  Then ret is the store's
+ * clock.
+ */
+bool s3_error_is_of_clock(const struct http_response *response,
+			  int64_t signed_ms, int64_t *ret_date_ms);
 
 /* The errno and the sentence for a reply that is no success. */
 int s3_error(const struct s3_asked *asked,

@@ -207,8 +207,9 @@ static int exchange(const struct s3_request *request, const char *url,
 	return rc;
 }
 
-int s3_request_send(struct s3_request *request, int64_t wall_ms,
-		    struct http_response *ret)
+/* Adds to the request, so that is the caller's for once. */
+static int send_once(struct s3_request *request, int64_t wall_ms,
+		     struct http_response *ret)
 {
 	AUTO(envelope) struct envelope e = {
 		.path = BUF_INIT(URL_MAX),
@@ -216,15 +217,41 @@ int s3_request_send(struct s3_request *request, int64_t wall_ms,
 	};
 	AUTO(lines) struct lines lines = { .n = 0 };
 	AUTO(buf) struct buf url = BUF_INIT(3 * URL_MAX);
-	struct s3_asked asked = s3_request_asked(request);
 	int rc = fill(request, wall_ms, &e);
 
 	if (rc == 0)
 		rc = sign(request, &e, &lines);
 	if (rc == 0)
 		rc = make_url(request, &e, &url);
-	if (rc == 0)
-		rc = exchange(request, url.data, &lines, ret);
+	return rc < 0 ? rc : exchange(request, url.data, &lines, ret);
+}
+
+/* Refused, so nothing was done, and it can be sent once more. */
+static int send_by_its_clock(const struct s3_request *request, int64_t wall_ms,
+			     int64_t date_ms, struct http_response *ret)
+{
+	struct s3_request copy = *request;
+
+	log_warn("this machine's clock differs much from the store's; signing "
+		 "with the store's", "offset_ms=%lld",
+		 (long long)(date_ms - wall_ms));
+	atomic_store(request->store->clock_ms, date_ms - wall_ms);
+	http_response_cleanup(ret);
+	*ret = (struct http_response){ 0 };
+	return send_once(&copy, date_ms, ret);
+}
+
+int s3_request_send(const struct s3_request *request, int64_t wall_ms,
+		    struct http_response *ret)
+{
+	struct s3_request copy = *request;
+	struct s3_asked asked = s3_request_asked(request);
+	int64_t signed_ms = wall_ms + atomic_load(request->store->clock_ms);
+	int64_t date_ms;
+	int rc = send_once(&copy, signed_ms, ret);
+
+	if (rc == 0 && s3_error_is_of_clock(ret, signed_ms, &date_ms))
+		rc = send_by_its_clock(request, wall_ms, date_ms, ret);
 	if (rc < 0)
 		return rc;
 	if (ret->status != 200 && ret->status != 204 && ret->status != 206)

@@ -9,9 +9,15 @@
  *	s3_request_header(&r, "if-none-match", "*");
  *	rc = s3_request_send(&r, &response);
  *
- * A store is where a bucket is and who we are there.  It does not change, so
- * threads share it.
+ * A store is where a bucket is and who we are there.  It does not change, but for
+ * its clock, so threads share it.
+ *
+ * Stores refuse a signature of another quarter of an hour than theirs.  Where this
+ * machine's clock is so wrong, the store's answer tells, and from then on its time
+ * is signed with: a wrong clock is no reason to be without a backup.
  */
+#include <stdatomic.h>
+
 #include "bucket/bucket.h"
 #include "bucket/credentials.h"
 #include "bucket/http.h"
@@ -22,6 +28,7 @@ struct bucket_url;
 
 struct s3_store {
 	struct http *http;
+	atomic_int_least64_t *clock_ms; /* the store's minus ours; 0: about right */
 	struct credentials credentials;
 	char *endpoint; /* http[s]://host[:port], for messages */
 	char *base;	/* what URLs begin with: scheme and host */
@@ -72,11 +79,11 @@ void s3_request_header(struct s3_request *request, const char *name,
 		       const char *value);
 
 /*
- * Sign and send, with the time wall_ms in the signature.  Anything but a
- * success (200, 204, 206) is an error, see bucket/s3_error.h.  ret as for
- * http_exchange().
+ * Sign and send, with the time wall_ms, or what the store has instead, in the
+ * signature.  Anything but a success (200, 204, 206) is an error, see
+ * bucket/s3_error.h.  ret as for http_exchange().
  */
-int s3_request_send(struct s3_request *request, int64_t wall_ms,
+int s3_request_send(const struct s3_request *request, int64_t wall_ms,
 		    struct http_response *ret);
 
 /* What s3_error() wants to know. */

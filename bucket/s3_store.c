@@ -95,6 +95,9 @@ int s3_store_new(const struct bucket_url *url, struct s3_store **ret)
 
 	if (!s)
 		return error_set(-ENOMEM, "out of memory");
+	s->clock_ms = calloc(1, sizeof(*s->clock_ms));
+	if (!s->clock_ms)
+		return error_set(-ENOMEM, "out of memory");
 	/* A certificate for *.HOST does not cover a.b.HOST. */
 	if (!path_style && strchr(url->name, '.') &&
 	    (!url->endpoint || strncmp(url->endpoint, "https:", 6) == 0))
@@ -134,5 +137,6 @@ void s3_store_free(struct s3_store *store)
 	free(store->bucket);
 	free(store->prefix);
 	free(store->region);
+	free(store->clock_ms);
 	free(store);
 }
