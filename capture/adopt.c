@@ -135,6 +135,7 @@ int capture_find_again(struct capture *c, const char *path,
 		.spool = db->spool,
 		.txid = db->position.txid,
 		.dbsum = db->position.dbsum,
+		.dropped = db->position.dropped,
 		.behind = ret->behind,
 	};
 	(void)pthread_mutex_unlock(&db->lock);

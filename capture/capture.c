@@ -197,6 +197,7 @@ static int find(struct capture *c, struct db *db, struct capture_found *ret)
 		.spool = db->spool,
 		.txid = db->position.txid,
 		.dbsum = db->position.dbsum,
+		.dropped = db->position.dropped,
 		.behind = may_be_behind(c, db),
 	};
 	return 0;
@@ -497,9 +498,11 @@ static void let_others_go(struct capture *c)
 
 static int take_up_all(struct capture *c)
 {
+	const struct capture_config *config = &c->config;
 	int rc = table_walk(c, "", take_up, NULL);
 
-	if (rc == 0)
+	if (rc == 0 && !(config->leave_missing &&
+			 config->leave_missing(config->arg)))
 		look_for_missing(c);
 	return rc;
 }
@@ -510,7 +513,9 @@ int capture_take_up(struct capture *c)
 
 	if (rc < 0)
 		return rc;
+	(void)pthread_mutex_lock(&c->table_lock);
 	atomic_store(&c->standby, false);
+	(void)pthread_mutex_unlock(&c->table_lock);
 	let_others_go(c);
 	atomic_store(&c->room_due, true);
 	capture_wake(c);

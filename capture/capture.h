@@ -57,6 +57,7 @@ struct capture_found {
 	struct spool *spool;	/* capture's */
 	uint64_t txid;		/* the last sealed; 0: it was never seen here */
 	uint64_t dbsum;		/* after that; 0: not known */
+	bool dropped;		/* that was a drop: the state before it */
 	/*
 	 * Power was lost, and the files look older than txid (D20): unless they
 	 * hold just that, they are to be rolled forward to it, from spool and
@@ -94,6 +95,13 @@ struct capture_config {
 	 * Asked once, after prepare.  NULL: no.
 	 */
 	bool (*standby)(void *arg);
+
+	/*
+	 * Is a database of .litebucket whose file is gone to be left so, because
+	 * somebody else decides about it later?  Asked when databases are taken
+	 * up.  NULL: no, it was removed or lost while nobody looked.
+	 */
+	bool (*leave_missing)(void *arg);
 
 	/*
 	 * May the database be taken up?  True: not yet; it is held, and nothing

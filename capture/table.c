@@ -43,9 +43,9 @@ static int add(struct capture *c, const char *path, struct db **ret)
 	if (rc < 0)
 		return rc;
 	db_probe(db);
-	atomic_store(&db->held, atomic_load(&c->standby));
 	db->refs = 1;
 	(void)pthread_mutex_lock(&c->table_lock);
+	atomic_store(&db->held, atomic_load(&c->standby));
 	other = find_locked(c, path);
 	if (!other) {
 		db->next = *bucket_of(c, path);

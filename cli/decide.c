@@ -42,6 +42,7 @@ struct decider {
 	pthread_t threads[THREADS];
 	unsigned n_threads;
 	bool failed; /* one could not be held */
+	atomic_bool insist;
 	volatile sig_atomic_t cancel;
 	atomic_bool stopping; /* the same, for the bucket */
 	_Atomic int64_t silent_until_ms;
@@ -121,6 +122,19 @@ static void let_go(struct decider *d, struct item *item)
 	free_item(item);
 }
 
+/* 0: it is not ours any more; 1: it is; or why that cannot be said yet. */
+static int keep(struct decider *d, struct item *item)
+{
+	const char *path = item->origin.path;
+	int rc = d->config.keep ? d->config.keep(d->config.arg, path) : 1;
+
+	if (rc == 0) {
+		gate_lift(d->config.gate, path, GATE_HISTORY);
+		free_item(item);
+	}
+	return rc;
+}
+
 static void decide(struct decider *d, struct item *item)
 {
 	const struct origin_config config = {
@@ -130,6 +144,7 @@ static void decide(struct decider *d, struct item *item)
 		.incoming_fd = d->incoming_fd,
 		.in_use = d->config.in_use,
 		.arg = d->config.arg,
+		.insist = &d->insist,
 		.cancel = &d->cancel,
 		.silent_until_ms = &d->silent_until_ms,
 	};
@@ -142,10 +157,12 @@ static void decide(struct decider *d, struct item *item)
 		free_item(item); /* the next start decides */
 		return;
 	}
-	if (rc == 0) {
+	if (rc == 0)
+		rc = keep(d, item);
+	if (rc > 0)
 		let_go(d, item);
+	if (rc >= 0)
 		return;
-	}
 	(void)gate_close(d->config.gate, item->origin.path, GATE_HISTORY,
 			 -EBUSY, error_message());
 	/* For the next start: --adopt, or files that may be written. */
@@ -243,6 +260,11 @@ static void stop(struct decider *d)
 	atomic_store(&d->stopping, true);
 	d->cancel = 1;
 	(void)pthread_cond_broadcast(&d->changed);
+}
+
+void decider_insist(struct decider *d)
+{
+	atomic_store(&d->insist, true);
 }
 
 void decider_free(struct decider *d)

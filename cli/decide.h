@@ -66,6 +66,13 @@ struct decider_config {
 	void (*forget)(void *arg, const char *path);
 
 	/*
+	 * It is decided.  0: it is the callback's now, and stays held; 1: it is to
+	 * be served.  An error keeps it closed, and it is decided about again.
+	 * NULL: 1.
+	 */
+	int (*keep)(void *arg, const char *path);
+
+	/*
 	 * Does a process that goes past the mount have it open?  Then it is not
 	 * replaced.  NULL: it is not asked.
 	 */
@@ -87,6 +94,12 @@ bool decider_hold(struct decider *d, const struct capture_found *found);
 
 /* Begin deciding.  Whoever is told of databases must be ready for them. */
 int decider_start(struct decider *d, struct capture *c);
+
+/*
+ * What was a replica has no position of its own: without the bucket's answer it is
+ * not served.
+ */
+void decider_insist(struct decider *d);
 
 /* Stops deciding; what is not decided stays held.  NULL is allowed. */
 void decider_free(struct decider *d);

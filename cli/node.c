@@ -222,10 +222,14 @@ static int admit(void *arg, const char *path, bool below)
 {
 	struct node *n = arg;
 
+	/* The follower is making databases of the replicas. */
+	if (atomic_load(&n->role) == NODE_CHANGING &&
+	    (below || node_standby_is_database(n, path)))
+		return -EAGAIN;
 	return gate_admit(&n->gate, path, below);
 }
 
-static bool in_use(void *arg, const char *path, bool unknown)
+static bool in_use_outside(void *arg, const char *path, bool unknown)
 {
 	struct node *n = arg;
 
@@ -306,6 +310,9 @@ static bool found(void *arg, const struct capture_found *database)
 {
 	struct node *n = arg;
 
+	/* Nothing is to be decided about a replica. */
+	if (n->settling && node_standby_is_replica(n, database->path))
+		return true;
 	return decider_hold(n->decider, database);
 }
 
@@ -334,15 +341,15 @@ static void forget(void *arg, const char *path)
 }
 
 /*
- * A decider_config callback.  Through the mount a database can only be open that a
- * standby served before.
+ * A decider_config callback.  Also through the mount a database can be open, that a
+ * standby served before: its connections would go on in the old file, with the new
+ * one's log.
  */
-static bool in_use_outside(void *arg, const char *path)
+static bool in_use(void *arg, const char *path)
 {
-	struct node *n = arg;
+	const struct node *n = arg;
 
-	return !n->standby &&
-	       outside_ask(n->config.dirfd, path) == LEASE_TAKEN;
+	return outside_ask(n->config.dirfd, path) == LEASE_TAKEN;
 }
 
 static int open_decider(struct node *n)
@@ -354,7 +361,8 @@ static int open_decider(struct node *n)
 		.adopt = n->config.adopt,
 		.replaced = replaced,
 		.forget = forget,
-		.in_use = in_use_outside,
+		.keep = node_standby_keep,
+		.in_use = in_use,
 		.close_log = node_lease_close_log,
 		.arg = n,
 	};
@@ -380,12 +388,14 @@ int node_start_restore(struct node *n)
 static int prepare(void *arg)
 {
 	struct node *n = arg;
-	int rc = node_lease_seek(n);
+	int rc = n->tenure ? 0 : node_lease_seek(n);
 
-	if (rc < 0 || node_standby_is(n))
+	/* Also one that has become ours meanwhile: that is for when it is mounted. */
+	if (rc < 0 || atomic_load(&n->role) != NODE_PRIMARY)
 		return rc;
+	/* One that stays a replica is found to be none of the log's states. */
 	rc = node_standby_unlock(n);
-	if (rc < 0)
+	if (rc == -EBUSY)
 		return rc;
 	/* It has taken its time already. */
 	if (n->silent) {
@@ -403,7 +413,8 @@ static int open_capture(struct node *n)
 		.dirfd = n->config.dirfd,
 		.prepare = prepare,
 		.epoch = node_lease_epoch,
-		.standby = node_standby_is,
+		.standby = node_standby_holds,
+		.leave_missing = node_standby_settles,
 		.found = found,
 		.appeared = appeared,
 		.durable = node_durable,
@@ -473,10 +484,22 @@ int node_open(struct node *n)
 		return rc;
 	if (atomic_load(&n->stopping))
 		return error_set(-ECANCELED, "stopped while starting");
+	if (n->settling)
+		return node_standby_settle(n);
 	/* It may have become ours meanwhile, but that is for when it is mounted. */
 	if (atomic_load(&n->role) != NODE_PRIMARY)
 		return 0;
 	return node_start_databases(n);
+}
+
+int node_start_again(struct node *n)
+{
+	int rc;
+
+	decider_free(TAKE(n->decider));
+	capture_close(TAKE(n->capture));
+	rc = open_decider(n);
+	return rc < 0 ? rc : open_capture(n);
 }
 
 int node_start_databases(struct node *n)
@@ -513,7 +536,7 @@ int node_serve(struct node *n)
 		.stop_timeout_ms = n->config.stop_timeout_ms / 3 * 2,
 		.unmount_in_use = n->config.unmount_in_use,
 		.admit = admit,
-		.in_use = in_use,
+		.in_use = in_use_outside,
 		.confirm = n->config.durability ? node_confirm : NULL,
 		.unlocked = node_standby_unlocked,
 		.guarded = atomic_load(&n->role) != NODE_PRIMARY,
@@ -535,7 +558,11 @@ int node_serve(struct node *n)
 		rc = node_standby_start(n);
 	else
 		n->config.ready(databases, n->config.arg);
-	return rc < 0 ? rc : mount_serve(m);
+	if (rc == 0)
+		rc = mount_serve(m);
+	if (rc == 0 && atomic_load(&n->failed))
+		return error_set(-EIO, "the databases could not be taken over");
+	return rc;
 }
 
 void node_stop(struct node *n)

@@ -93,6 +93,7 @@ struct node {
 		clock_offset_ms; /* the bucket's clock minus ours */
 	_Atomic(enum node_role) role;
 	atomic_bool told_ready;
+	atomic_bool failed; /* it could not become the primary */
 	atomic_bool stopping;
 	volatile sig_atomic_t cancel; /* the same, for a restore */
 	atomic_int_least64_t stop_at_ms; /* monotonic; while stopping */
@@ -111,6 +112,7 @@ struct node {
 	bool is_new;	/* the directory was never joined to a bucket */
 	bool silent;	/* the bucket did not answer at the start */
 	bool incomplete; /* what it has could not be found out then */
+	bool settling;	 /* a standby's databases become replicas */
 	char temp_dir[64]; /* on the databases' own disk */
 
 	pthread_mutex_t lock; /* guards all below; held for calls that only wake somebody */

@@ -279,15 +279,15 @@ int node_lease_seek(struct node *n)
 		return go_without(n, "the store does not keep If-Match");
 	rc = open_tenure(n);
 	if (rc == 0 && !n->silent)
-		rc = tenure_begin(n->tenure, &n->stopping,
-				  node_standby_may(n));
+		rc = tenure_begin(n->tenure, &n->stopping, true);
 	if (rc == -ENODATA)
 		return go_without(n, error_message());
 	if (rc < 0)
 		return rc;
 	/* Whoever held replicas does not become their writer unasked. */
-	if (rc == 2 || (n->silent && node_standby_was(n))) {
+	if (rc == 2 || ((rc == 1 || n->silent) && node_standby_was(n))) {
 		atomic_store(&n->role, NODE_STANDBY);
+		n->settling = rc == 2 && node_standby_has_own(n);
 		tenure_stand_by(n->tenure);
 	}
 	return tenure_start(n->tenure);

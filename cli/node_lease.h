@@ -11,8 +11,8 @@
 struct node;
 
 /*
- * Seek the lease: waits as long as another node has it; and keep it from then
- * on.  Once the directory is ours, before anything in it is looked at.  0, also
+ * Seek the lease, and keep it from then on; or be a standby, if another node has
+ * it.  Once the directory is ours, before anything in it is looked at.  0, also
  * if there is no lease yet or the store cannot keep one, which is logged;
  * -ECANCELED; or the errors of tenure_begin().
  */

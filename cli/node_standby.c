@@ -1,12 +1,18 @@
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
+#include <sqlite3.h>
+
+#include "base/boot.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fail.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "bucket/patience.h"
 #include "capture/capture.h"
@@ -17,19 +23,36 @@
 #include "cli/node_start.h"
 #include "cli/standby.h"
 #include "fuse/mount.h"
+#include "ltx/spool.h"
 #include "restorer/layout.h"
+#include "restorer/mark.h"
 #include "restorer/unlock.h"
+#include "sqlite/format.h"
+#include "sqlite/replica.h"
 
 #include "cli/node_standby.h"
 
 /* Between two looks whether every database is served. */
-enum { SHORT_STEP_MS = 5, STEP_MS = 500 };
+enum {
+	SHORT_STEP_MS = 5,
+	STEP_MS = 500,
+	SETTLE_MS = 15000,
+};
 
 const char *node_role_name(enum node_role role)
 {
 	static const char *const names[] = { "primary", "standby", "changing" };
 
 	return names[role];
+}
+
+/* A gate_each() callback; arg is the node. */
+static int is_pending(const char *path, void *arg)
+{
+	struct node *n = arg;
+	char why[GATE_WHY_SIZE];
+
+	return gate_look(&n->gate, path, why) == GATE_PENDING;
 }
 
 /* ---------------------------------------------------------- the directory */
@@ -48,7 +71,7 @@ static struct place place_of(const struct node *n)
 	return p;
 }
 
-bool node_standby_may(struct node *n)
+bool node_standby_has_own(struct node *n)
 {
 	int fd = openat(n->config.dirfd, ".litebucket/db",
 			O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -60,7 +83,7 @@ bool node_standby_may(struct node *n)
 		empty = entry->d_name[0] == '.';
 	if (dir)
 		(void)closedir(dir);
-	return dir && empty;
+	return !empty;
 }
 
 /* A layout_fn. */
@@ -91,13 +114,227 @@ int node_standby_unlock(struct node *n)
 			0;
 }
 
+/* -------------------------------------------------- databases to replicas */
+
+enum { VERSIONS = 18 }; /* the two bytes that protect a replica */
+
+static int read_versions(const struct node *n, const char *path,
+			 uint8_t ret[2])
+{
+	AUTO(fd) int fd = openat(n->config.dirfd, path,
+				 O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return error_errno("opening '%s'", path);
+	if (io_pread(fd, ret, 2, VERSIONS) != 2)
+		return error_set(-EIO, "'%s' cannot be read", path);
+	return 0;
+}
+
+bool node_standby_is_database(struct node *n, const char *path)
+{
+	char start[CAPTURE_MAGIC_SIZE];
+	AUTO(fd) int fd = openat(n->config.dirfd, path,
+				 O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	return capture_is_side(n->capture, path) ||
+	       (fd >= 0 && io_pread(fd, start, sizeof(start), 0) ==
+				   (ssize_t)sizeof(start) &&
+		capture_is_magic(start, sizeof(start)));
+}
+
+bool node_standby_is_replica(struct node *n, const char *path)
+{
+	uint8_t versions[2];
+
+	return read_versions(n, path, versions) == 0 && versions[0] == 3;
+}
+
+/* 1: all that it holds is in the bucket, which ret is of; 0: there is none. */
+static int has_nothing_own(struct node *n, const char *path,
+			   struct mark_state *ret)
+{
+	struct capture_found known = { 0 };
+	struct capture_state local;
+	uint64_t first = 0, last;
+	int rc = capture_find_again(n->capture, path, &known);
+
+	if (rc == 0)
+		rc = capture_look(n->capture, path, &local);
+	if (rc == -ENOENT || rc == -ERR_NO_DATABASE)
+		return 0;
+	if (rc == 0)
+		rc = spool_range(known.spool, &first, &last);
+	if (rc < 0)
+		return rc;
+	if (first || local.dbsum != known.dbsum)
+		return error_set(-EAGAIN, "'%s' has commits that the bucket has "
+					  "not, and another node writes there; "
+					  "it is opened once it is known what "
+					  "becomes of them", path);
+	*ret = (struct mark_state){
+		.txid = known.txid,
+		.dbsum = known.dbsum,
+		.dropped = known.dropped,
+	};
+	return 1;
+}
+
+/* It is as it was when another node dropped it; the log has that state. */
+static int remove_dropped(struct node *n, const char *path)
+{
+	char name[4200];
+
+	for (int i = 0; i <= FORMAT_SIDES; i++) {
+		(void)snprintf(name, sizeof(name), "%s%s", path,
+			       i < FORMAT_SIDES ? format_sides[i] : "");
+		if (unlinkat(n->config.dirfd, name, 0) < 0 && errno != ENOENT)
+			return error_errno("removing '%s'", name);
+	}
+	return io_sync_parent(n->config.dirfd, path);
+}
+
+/* All into the main file: nobody else has it open. */
+static int empty_log(const char *file)
+{
+	sqlite3 *db = NULL;
+	int rc = sqlite3_open_v2(file, &db, SQLITE_OPEN_READWRITE, NULL);
+
+	if (rc == SQLITE_OK)
+		rc = sqlite3_exec(db, "PRAGMA wal_checkpoint(truncate)", NULL,
+				  NULL, NULL);
+	if (rc != SQLITE_OK)
+		rc = error_set(-EIO, "checkpointing '%s': %s", file,
+			       sqlite3_errmsg(db));
+	(void)sqlite3_close(db);
+	return rc;
+}
+
+/* The position comes first: a replica without one is nobody's. */
+static int store_position(const char *state, const char *path,
+			  const struct mark_state *done)
+{
+	AUTO(mem) char *name = NULL, *position = NULL;
+	struct mark mark = { .done = *done, .begun = *done };
+	AUTO(fd) int fd = -1;
+	int rc = io_make_dirs(AT_FDCWD, state, 0755);
+
+	if (asprintf(&name, "%s/name", state) < 0)
+		name = NULL;
+	if (asprintf(&position, "%s/position", state) < 0)
+		position = NULL;
+	if (!name || !position)
+		return error_set(-ENOMEM, "out of memory for a path");
+	if (rc == 0)
+		rc = io_write_atomically(AT_FDCWD, name, path, strlen(path));
+	if (rc < 0)
+		return rc;
+	fd = open(position, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return error_errno("opening '%s'", position);
+	boot_id(mark.boot);
+	rc = mark_store(fd, &mark);
+	if (rc == 0 && fsync(fd) < 0)
+		rc = error_errno("syncing '%s'", position);
+	return rc < 0 ? rc : io_sync_parent(AT_FDCWD, position);
+}
+
+static int become_replica(struct node *n, const char *path,
+			  struct mark_state *done)
+{
+	struct place p = place_of(n);
+	AUTO(mem) char *file = NULL, *state = NULL;
+	AUTO(fd) int fd = -1;
+	int rc = layout_state(p.path, path, &state);
+
+	if (rc == 0 && asprintf(&file, "%s/%s", p.path, path) < 0) {
+		file = NULL;
+		rc = error_set(-ENOMEM, "out of memory for a path");
+	}
+	if (rc == 0)
+		rc = empty_log(file);
+	if (rc == 0)
+		rc = read_versions(n, path, done->format);
+	if (rc == 0)
+		rc = store_position(state, path, done);
+	FAILPOINT("follow-position");
+	if (rc < 0)
+		return rc;
+	fd = openat(n->config.dirfd, path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno("opening '%s'", path);
+	return replica_protect(fd, done->format);
+}
+
+int node_standby_keep(void *arg, const char *path)
+{
+	struct node *n = arg;
+	struct mark_state done;
+	int rc;
+
+	if (!n->settling)
+		return 1;
+	rc = has_nothing_own(n, path, &done);
+	if (rc <= 0)
+		return rc;
+	rc = done.dropped ? remove_dropped(n, path) :
+			    become_replica(n, path, &done);
+	if (rc < 0)
+		return rc;
+	log_info(done.dropped ? "removed: another node dropped it" :
+				"it is a replica from here on",
+		 "db=%s txid=%016" PRIx64, log_quote(path), done.txid);
+	return 0;
+}
+
+/*
+ * Who has the lease closes every log, so that what becomes of what is here is known
+ * soon.
+ */
+static void wait_all_kept(struct node *n)
+{
+	int64_t until = clock_monotonic_ms() + SETTLE_MS;
+
+	while (!atomic_load(&n->stopping) && atomic_load(&n->gate.held) > 0 &&
+	       (clock_monotonic_ms() < until ||
+		gate_each(&n->gate, is_pending, n) != 0))
+		clock_sleep_ms(SHORT_STEP_MS);
+}
+
+int node_standby_settle(struct node *n)
+{
+	int rc = decider_start(n->decider, n->capture);
+
+	if (rc < 0)
+		return rc;
+	wait_all_kept(n);
+	/* It ends before anything can look like a primary's start to it. */
+	decider_free(TAKE(n->decider));
+	n->settling = false;
+	if (atomic_load(&n->stopping))
+		return error_set(-ECANCELED, "stopped while starting");
+	return node_start_again(n);
+}
+
 /* ---------------------------------------------------------------- a standby */
 
-bool node_standby_is(void *arg)
+bool node_standby_is(const struct node *n)
+{
+	return atomic_load(&n->role) == NODE_STANDBY;
+}
+
+bool node_standby_settles(void *arg)
+{
+	const struct node *n = arg;
+
+	return n->settling;
+}
+
+bool node_standby_holds(void *arg)
 {
 	struct node *n = arg;
 
-	return atomic_load(&n->role) == NODE_STANDBY;
+	return atomic_load(&n->role) != NODE_PRIMARY && !n->settling;
 }
 
 bool node_standby_unlocked(void *arg, const char *path)
@@ -136,14 +373,6 @@ static int forget_one(const char *path, void *arg)
 	return 0;
 }
 
-static int is_pending(const char *path, void *arg)
-{
-	struct node *n = arg;
-	char why[GATE_WHY_SIZE];
-
-	return gate_look(&n->gate, path, why) == GATE_PENDING;
-}
-
 static void wait_all_decided(struct node *n)
 {
 	while (!atomic_load(&n->stopping) &&
@@ -166,9 +395,14 @@ static int begin_again(struct node *n)
 
 	if (rc == 0)
 		rc = capture_take_up(n->capture);
-	if (rc == 0)
-		rc = node_start_databases(n);
-	return rc;
+	if (rc < 0)
+		return rc;
+	/* Every database is held by the gate now. */
+	(void)gate_each(&n->gate, forget_one, n);
+	decider_insist(n->decider);
+	atomic_store(&n->role, NODE_PRIMARY);
+	mount_ask_again(n->mount);
+	return node_start_databases(n);
 }
 
 /* A standby_config callback. */
@@ -182,11 +416,10 @@ static void take_over(void *arg)
 	if (begin_again(n) < 0) {
 		log_error("the databases cannot be taken over; this mount ends",
 			  "error=%s", log_quote(error_message()));
+		atomic_store(&n->failed, true);
 		mount_stop(n->mount);
 		return;
 	}
-	(void)gate_each(&n->gate, forget_one, n);
-	atomic_store(&n->role, NODE_PRIMARY);
 	if (!atomic_exchange(&n->told_ready, true))
 		n->config.ready(n->n_found, n->config.arg);
 	wait_all_decided(n);
@@ -215,6 +448,8 @@ int node_standby_start(struct node *n)
 	n->standby = s;
 	if (atomic_load(&n->role) == NODE_CHANGING)
 		standby_promote(s);
+	if (atomic_load(&n->stopping))
+		standby_stop(s);
 	return 0;
 }
 

@@ -20,8 +20,13 @@
  *   PRIMARY	The guard goes when every database is served.
  *
  * It never goes back: a node that loses the lease ends, and the next start seeks
- * again.  A directory with databases that were captured is no standby's: what they
- * have, and the bucket does not, has to be decided about first (R9).
+ * again.
+ *
+ * A directory that was a primary's has databases that were captured.  What they
+ * have, and the bucket does not, is decided about first (R9), as at any start; one
+ * that then has nothing of its own becomes a replica, before anybody is served.
+ * The others stay closed until the next start.  What .litebucket knew of them stays,
+ * and is compared with the log again when the node is promoted.
  */
 #include <stdbool.h>
 
@@ -37,8 +42,14 @@ enum node_role {
 /* "primary", "standby", "changing" */
 const char *node_role_name(enum node_role role);
 
-/* May this directory be a standby's? */
-bool node_standby_may(struct node *n);
+/* Were databases captured in this directory? */
+bool node_standby_has_own(struct node *n);
+
+/* Is it a database, or one's journal, WAL or wal-index, as far as one can see? */
+bool node_standby_is_database(struct node *n, const char *path);
+
+/* Is it a replica by its header? */
+bool node_standby_is_replica(struct node *n, const char *path);
 
 /* Did it end as one, and hold replicas still? */
 bool node_standby_was(struct node *n);
@@ -46,9 +57,19 @@ bool node_standby_was(struct node *n);
 /* Make ordinary databases of replicas that an earlier life left. */
 int node_standby_unlock(struct node *n);
 
-/* For capture_config and mount_config; arg is the node. */
-bool node_standby_is(void *arg);
+bool node_standby_is(const struct node *n);
+
+/* For capture_config, mount_config and decider_config; arg is the node. */
+bool node_standby_holds(void *arg);
+bool node_standby_settles(void *arg);
 bool node_standby_unlocked(void *arg, const char *path);
+int node_standby_keep(void *arg, const char *path);
+
+/*
+ * Capture has been opened for n->settling: decide, and make replicas.  After that
+ * it is open as a standby's.  -ECANCELED.
+ */
+int node_standby_settle(struct node *n);
 
 /* The mount is there: have it follow. */
 int node_standby_start(struct node *n);

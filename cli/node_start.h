@@ -10,4 +10,7 @@ int node_start_restore(struct node *n);
 /* Capture knows its databases: decide about them, and serve and upload them. */
 int node_start_databases(struct node *n);
 
+/* Close capture and the decider, and open both again. */
+int node_start_again(struct node *n);
+
 #endif

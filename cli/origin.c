@@ -186,9 +186,10 @@ static int replace(const struct decision *d,
 	if (d->config->in_use &&
 	    d->config->in_use(d->config->arg, d->o->path))
 		return error_set(-EBUSY, "'%s' is to be replaced by a newer "
-					 "state, and a process that does not go "
-					 "through the mount has it open; end "
-					 "that", d->o->path);
+					 "state, and a program still has it "
+					 "open, perhaps one that does not go "
+					 "through the mount; end that",
+				 d->o->path);
 	incoming_name(d, name);
 	/* Also if it fails: the rest may be done by the next try. */
 	d->o->replaced = true;
@@ -572,6 +573,9 @@ static int decide_by_bucket(struct decision *d)
 	struct capture_state head;
 	int rc = d->o->key[0] ? ask_for_news(d) : 0;
 
+	if (rc < 0 && atomic_load(d->config->insist))
+		return error_wrap(rc, "what the bucket has of '%s' is not "
+				      "known", d->o->path);
 	if (rc < 0) {
 		log_warn("what the bucket has of it is not known",
 			 "db=%s error=%s", log_quote(d->o->path),

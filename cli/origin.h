@@ -5,6 +5,7 @@
  * One database's decision; cli/decide.h has the table of them.
  */
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -33,6 +34,7 @@ struct origin_config {
 	int incoming_fd;
 	bool (*in_use)(void *arg, const char *path); /* cli/decide.h */
 	void *arg;
+	const atomic_bool *insist; /* no answer is no decision */
 	const volatile sig_atomic_t *cancel;
 	/* Monotonic; the bucket did not answer, and is not asked before. */
 	_Atomic int64_t *silent_until_ms;

@@ -117,10 +117,12 @@ static int reap(struct standby *s)
 static bool listen_to(struct standby *s)
 {
 	struct standby_packet packet;
+	ssize_t n = recv(s->fd, &packet, sizeof(packet), MSG_DONTWAIT);
 
-	if (recv(s->fd, &packet, sizeof(packet), MSG_DONTWAIT) !=
-	    (ssize_t)sizeof(packet))
+	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
+	if (n != (ssize_t)sizeof(packet))
+		return false;
 	if (packet.word == STANDBY_READY && !s->ready) {
 		s->ready = true;
 		s->config.ready(s->config.arg, packet.number);

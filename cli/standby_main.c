@@ -140,5 +140,8 @@ int standby_main(char **arguments)
 	if (!atomic_load(&process.hand_over))
 		return 0;
 	catch_up(&o);
-	return unlock_all(o.directory) < 0 ? fail("replicas stay replicas") : 0;
+	/* One that stays a replica keeps no other from being served. */
+	if (unlock_all(o.directory) == -EBUSY)
+		return fail("the replicas are another's");
+	return 0;
 }

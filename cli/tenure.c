@@ -20,6 +20,7 @@
 enum {
 	ASK_MS = 10000,	     /* a start waits no longer for who says nothing */
 	AGAIN_MS = 1000,     /* after a failure, and while another has it */
+	LOOK_MS = 300,	     /* while it is not known whether another is alive */
 	STEP_MS = 100,	     /* between two looks whether to stop */
 	CLOSE_MS = 500,	     /* while logs are to be closed; more and more */
 	CLOSE_MAX_MS = 60000,
@@ -325,6 +326,21 @@ static bool is_fatal(int rc)
 	       rc == -ENODATA || rc == -EINVAL || rc == -ECANCELED;
 }
 
+/*
+ * Is somebody else at work?  What is left of one that is gone is never renewed,
+ * and expires.
+ */
+static bool is_alive(struct tenure *t)
+{
+	struct lease_state s;
+
+	lease_state(t->lease, &s);
+	if (!t->rival.holder[0])
+		t->rival = s;
+	return strcmp(s.holder, t->rival.holder) != 0 ||
+	       s.expires_ms != t->rival.expires_ms;
+}
+
 void tenure_stand_by(struct tenure *t)
 {
 	t->standing = true;
@@ -342,7 +358,8 @@ int tenure_begin(struct tenure *t, const atomic_bool *stop, bool warm)
 		if (atomic_load(stop))
 			return error_set(-ECANCELED, "stopped while waiting "
 						     "for the lease");
-		if (rc == -EBUSY && warm && !is_held(t)) {
+		/* What one that is gone left behind is soon over. */
+		if (rc == -EBUSY && warm && !is_held(t) && is_alive(t)) {
 			publish(t, TENURE_SEEKING, rc);
 			return 2;
 		}
@@ -353,7 +370,7 @@ int tenure_begin(struct tenure *t, const atomic_bool *stop, bool warm)
 		/* Who has seen another, or has begun, needs to know (R4). */
 		if (rc != -EBUSY && !told && !is_held(t))
 			return 1;
-		sleep_unless(stop, AGAIN_MS);
+		sleep_unless(stop, warm ? LOOK_MS : AGAIN_MS);
 	}
 }
 
@@ -375,21 +392,6 @@ static bool is_gone(const struct tenure *t)
 
 	lease_state(t->lease, &s);
 	return s.epoch == 0;
-}
-
-/*
- * Is somebody else at work?  What is left of one that is gone is never renewed,
- * and expires.
- */
-static bool is_alive(struct tenure *t)
-{
-	struct lease_state s;
-
-	lease_state(t->lease, &s);
-	if (!t->rival.holder[0])
-		t->rival = s;
-	return strcmp(s.holder, t->rival.holder) != 0 ||
-	       s.expires_ms != t->rival.expires_ms;
 }
 
 static void seek(struct tenure *t)

@@ -12,11 +12,10 @@
  *	 |                          |
  *	 +--somebody else has it----+--> LOST (stays; the next start seeks again)
  *
- *   1. tenure_begin() waits as long as somebody else has the lease, and so
- *      nothing of the directory is served: that is a cold standby.  A warm one
- *      (cli/node_standby.h) has the thread wait: SEEKING does not become LOST
- *      then.  A life that was killed in this directory is not waited for
- *      (cli/lives.h).
+ *   1. While somebody else has the lease, either tenure_begin() waits, and nothing
+ *      of the directory is served; or the thread does, for a standby
+ *      (cli/node_standby.h), and then SEEKING does not become LOST.  A life that
+ *      was killed in this directory is not waited for (cli/lives.h).
  *   2. In this order: the life is noted; the lease; took(), which takes the
  *      catalog (R17); and only then is anything sent (tenure_may_send()).
  *   3. A bucket that did not answer at all at the start, or does not any more, is
@@ -81,7 +80,7 @@ int tenure_new(const struct tenure_config *config, struct tenure **ret);
 /*
  * Seek the lease; the directory is ours by now.  0: it is held.  1: the bucket
  * says nothing of it, which is logged; tenure_start() goes on seeking.  2: somebody
- * else has it, and warm is true.  -ECANCELED: *stop became true.  -ENODATA: the store's replies tell no time.
+ * else has it and renews it, and warm is true.  -ECANCELED: *stop became true.  -ENODATA: the store's replies tell no time.
  * Other errors: lock.json is damaged, or of a newer format, or the owner's name
  * or URL is none.
  */

@@ -122,7 +122,8 @@ bool held_admits(fuse_req_t req, const struct held_args *args, bool below,
 	struct mount *m = mount_of(req);
 	int rc;
 
-	if (!m->config.admit)
+	/* The follower brings about what the others wait for. */
+	if (!m->config.admit || ops_is_follower(req))
 		return true;
 	rc = ask(m, args, below);
 	/* Who waits keeps the mount busy, and at its end nobody decides. */

@@ -93,6 +93,14 @@ static bool is_database_at(struct inode *parent, const char *name)
 	return fd >= 0 && begins_as_database(fd);
 }
 
+static bool is_directory_at(struct inode *parent, const char *name)
+{
+	struct stat st;
+
+	return fstatat(parent->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISDIR(st.st_mode);
+}
+
 bool ops_guards_name(fuse_req_t req, struct inode *parent, const char *name)
 {
 	struct mount *m = mount_of(req);
@@ -101,8 +109,9 @@ bool ops_guards_name(fuse_req_t req, struct inode *parent, const char *name)
 	if (!atomic_load(&m->guarded) ||
 	    inode_child_path(&m->inodes, parent, name, path) < 0)
 		return false;
+	/* Below a directory there may be replicas. */
 	if (!capture_is_side(m->config.capture, path) &&
-	    !is_database_at(parent, name))
+	    !is_directory_at(parent, name) && !is_database_at(parent, name))
 		return false;
 	return !is_open_to(req, path);
 }

@@ -166,7 +166,7 @@ static int hand_over_one(const char *db, const char *state, void *arg)
 
 	if (asprintf(&path, "%s/%s", all->directory, db) < 0)
 		return error_set(-ENOMEM, "out of memory for a path");
-	if (access(path, F_OK) < 0) {
+	if (access(path, F_OK) < 0 && errno == ENOENT) {
 		forget(path, state);
 		return 0;
 	}

@@ -267,7 +267,9 @@ def take_turns(bucket, mount, work, kind, journal, seconds, clock=None):
         nodes = [stack.enter_context(Node(place, work, name, proxy, clock))
                  for name, (place, proxy) in zip(("first", "second"), places)]
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        # Chance may let one of them rest at first.
+        while time.monotonic() < until or (not all(node.turns for node in nodes) and
+                                           time.monotonic() < until + 2 * seconds):
             time.sleep(random.uniform(0.5, 2 * TTL_SECONDS))
             serving = [node for node in nodes if node.serves]
             suffered.append(random.choice(serving * 3 + nodes).suffer())

@@ -33,6 +33,11 @@ def fill(path, journal, *values):
     connection.close()
 
 
+def write(path, value):
+    with contextlib.closing(connect(path)) as connection:
+        connection.execute("INSERT INTO t VALUES (?)", (value,))
+
+
 def rows(path):
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True,
@@ -44,6 +49,10 @@ def rows(path):
 
 def status(data):
     return json.loads(litebucket("status", "--json", data.point).stdout)
+
+
+def aside(data):
+    return status(data)["aside"]
 
 
 def role(data):
@@ -220,6 +229,114 @@ def test_it_starts_again_as_what_it_was(away, s3_bucket, mount, work):
             finally:
                 started.terminate()
                 started.wait(60)
+
+
+# --- a directory that was a primary's
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_the_last_primary_stands_by_for_the_next(bucket, pair, work, journal):
+    """And takes over again, and so on."""
+    nodes = list(pair(bucket))
+    with nodes[0]:
+        fill(nodes[0] / "app.db", journal, 0)
+        fill(nodes[0] / "gone.db", journal, 0)
+        sync(nodes[0] / "app.db")
+        with nodes[1]:
+            nodes[1].wait_for_log(STANDING)
+            expected = [0]
+            for turn in range(1, 4):
+                first, second = nodes
+                assert first.stop() == 0
+                becomes(second, "primary")
+                expected.append(turn)
+                write(second / "app.db", turn)
+                if turn == 1:
+                    (second / "gone.db").unlink()
+                first.log.unlink()
+                first.start()
+                becomes(first, "standby")
+                shows(first / "app.db", expected)
+                write(second / "app.db", -turn)
+                expected.append(-turn)
+                shows(first / "app.db", expected)
+                eventually(lambda: not (first / "gone.db").exists(), 30, first.log_text)
+                with pytest.raises(sqlite3.OperationalError, match=READONLY):
+                    write(first / "app.db", "x")
+                nodes.reverse()
+            check_restore(bucket, nodes[0], work, "app.db")
+            assert not aside(nodes[0]) and not aside(nodes[1])
+            fill(nodes[0] / "gone.db", journal, "again")
+            check_restore(bucket, nodes[0], work, "gone.db")
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_one_that_was_killed_with_commits_of_its_own_sets_them_aside_first(file_bucket, pair, work,
+                                                                           journal):
+    first, second = pair(file_bucket)
+    hidden = file_bucket.directory.with_name("hidden")
+    with first, second:
+        second.wait_for_log(STANDING)
+        fill(first / "app.db", journal, 1)
+        fill(first / "same.db", journal, 1)
+        for name in ("app.db", "same.db"):
+            sync(first / name)
+            shows(second / name, [1])
+        file_bucket.directory.rename(hidden)
+        write(first / "app.db", "not sent")
+        first.kill()
+        first.unmount()
+        hidden.rename(file_bucket.directory)
+        becomes(second, "primary")
+        write(second / "app.db", 2)
+        sync(second / "app.db")
+        first.start()
+        becomes(first, "standby")
+        shows(first / "app.db", [1, 2])
+        shows(first / "same.db", [1])
+        first.wait_for_log("the commits that it did not get are set aside")
+        kept, = aside(first)
+        assert kept["directory"].startswith("diverged-")
+        write(second / "app.db", 3)
+        shows(first / "app.db", [1, 2, 3])
+        assert second.stop() == 0
+        becomes(first, "primary")
+        write(first / "app.db", 4)
+        check_restore(file_bucket, first, work, "app.db")
+        assert rows(first / "app.db") == [1, 2, 3, 4]
+    copy = work / "aside"
+    harness.run("cp", "-r", first.directory / ".litebucket" / "aside" / kept["directory"], copy)
+    assert rows(copy / "database") == [1, "not sent"]
+
+
+def test_killed_while_its_databases_become_replicas(file_bucket, pair, work):
+    first, second = pair(file_bucket)
+    with first, second:
+        second.wait_for_log(STANDING)
+        for name in ("app.db", "other.db"):
+            fill(first / name, "wal", 1)
+            sync(first / name)
+            shows(second / name, [1])
+        assert first.stop() == 0
+        becomes(second, "primary")
+        first.environment = {"LITEBUCKET_FAILPOINT": "follow-position:kill"}
+        with pytest.raises(harness.MountFailed):
+            first.start()
+        first.environment = {}
+        first.start()
+        becomes(first, "standby")
+        write(second / "app.db", 2)
+        shows(first / "app.db", [1, 2])
+        first.kill()
+        first.unmount()
+        # This time it is the primary at once.
+        assert second.stop() == 0
+        first.start()
+        becomes(first, "primary")
+        for name in ("app.db", "other.db"):
+            write(first / name, 3)
+            check_restore(file_bucket, first, work, name)
+        assert rows(first / "other.db") == [1, 3]
+        assert not aside(first)
 
 
 # --- promotion
