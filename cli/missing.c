@@ -19,6 +19,7 @@
 #include "cli/gate.h"
 #include "cli/origin.h"
 #include "ltx/header.h"
+#include "restorer/inherit.h"
 #include "restorer/layout.h"
 #include "restorer/restorer.h"
 #include "sqlite/format.h"
@@ -51,79 +52,19 @@ struct return_home {
 
 /* ------------------------------------------------------------- its place */
 
-/* A directory or file gets the owner of the directory it lies in, and mode. */
-static int take_after(int parent, int fd, mode_t mask)
-{
-	struct stat above;
-
-	if (fstat(parent, &above) < 0)
-		return error_errno("looking at the directory");
-	if (fchown(fd, above.st_uid, above.st_gid) < 0 && geteuid() == 0)
-		return error_errno("giving it to the directory's owner");
-	if (fchmod(fd, above.st_mode & mask) < 0)
-		return error_errno("setting its mode");
-	return 0;
-}
-
-/* The directory below parent, made if there is none. */
-static int enter(int parent, const char *name, int *ret)
-{
-	bool made = mkdirat(parent, name, 0700) == 0;
-	AUTO(fd) int fd = -1;
-	int rc = 0;
-
-	if (!made && errno != EEXIST)
-		return error_errno("making the directory '%s'", name);
-	fd = openat(parent, name,
-		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return error_errno("opening the directory '%s'", name);
-	if (made)
-		rc = take_after(parent, fd, 0777);
-	if (rc == 0 && made)
-		rc = io_sync_parent(parent, name);
-	if (rc == 0)
-		*ret = TAKE_FD(fd);
-	return rc;
-}
-
-/* The directory that path lies in, and its last component. */
-static int enter_parents(int dirfd, const char *path, int *ret_fd,
-			 const char **ret_name)
-{
-	AUTO(fd) int fd = fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
-	const char *slash;
-
-	if (fd < 0)
-		return error_errno("opening the directory");
-	while ((slash = strchr(path, '/'))) {
-		AUTO(mem) char *name = strndup(path, (size_t)(slash - path));
-		AUTO(fd) int above = TAKE_FD(fd);
-		int rc = name ? enter(above, name, &fd) :
-				error_set(-ENOMEM, "out of memory");
-
-		if (rc < 0)
-			return rc;
-		path = slash + 1;
-	}
-	*ret_fd = TAKE_FD(fd);
-	*ret_name = path;
-	return 0;
-}
-
 static int put_in_place(const struct return_home *r)
 {
 	AUTO(fd) int file = -1, parent = -1;
 	int incoming = r->m->incoming_fd;
 	const char *name = NULL;
-	int rc = enter_parents(r->m->config->dirfd, r->path, &parent, &name);
+	int rc = inherit_parents(r->m->config->dirfd, r->path, &parent, &name);
 
 	if (rc < 0)
 		return rc;
 	file = openat(incoming, FETCHED, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (file < 0)
 		return error_errno("opening what was fetched");
-	rc = take_after(parent, file, 0666);
+	rc = inherit_owner(parent, file, 0666);
 	if (rc == 0 && fsync(file) < 0)
 		rc = error_errno("syncing what was fetched");
 	if (rc < 0)

@@ -16,6 +16,7 @@
 #include "bucket/archive.h"
 #include "ltx/decoder.h"
 #include "restorer/fetch.h"
+#include "restorer/inherit.h"
 #include "restorer/mark.h"
 #include "restorer/restorer.h"
 #include "sqlite/format.h"
@@ -291,6 +292,23 @@ static void remove_sides(const struct follow *f)
 	}
 }
 
+static int inherit_from_directory(const struct follow *f, int fd)
+{
+	AUTO(mem) char *directory = strdup(f->o.path);
+	char *slash = directory ? strrchr(directory, '/') : NULL;
+	AUTO(fd) int above = -1;
+
+	if (!directory)
+		return error_set(-ENOMEM, "out of memory for a path");
+	if (slash)
+		*slash = '\0';
+	above = open(slash ? directory : ".",
+		     O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (above < 0)
+		return error_errno("opening the directory of %s", f->o.path);
+	return inherit_owner(above, fd, 0666);
+}
+
 /* The file is whole and protected before anybody can open it. */
 static int put_in_place(struct follow *f, const char *incoming)
 {
@@ -299,8 +317,11 @@ static int put_in_place(struct follow *f, const char *incoming)
 
 	if (fd < 0)
 		return error_errno("opening %s", incoming);
-	if (fchmod(fd, f->o.mode) < 0)
-		return error_errno("setting the mode of %s", incoming);
+	rc = f->o.inherit ? inherit_from_directory(f, fd) : 0;
+	if (!f->o.inherit && fchmod(fd, f->o.mode) < 0)
+		rc = error_errno("setting the mode of %s", incoming);
+	if (rc < 0)
+		return rc;
 	rc = replica_protect(fd, f->mark.begun.format);
 	if (rc < 0)
 		return rc;

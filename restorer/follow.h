@@ -60,6 +60,7 @@ struct follow_options {
 	const char *state; /* a directory for what belongs to it; exists */
 	const char *aside; /* a directory for states that are not the bucket's */
 	unsigned mode;	   /* of a new file; 0: 0600 */
+	bool inherit;	   /* or those of the directory, owner and mode */
 	bool pos_file;	   /* keep PATH-pos: "TXID/checksum", 16 hex digits each */
 	bool stop_on_divergence;
 	unsigned gap_ms; /* first look beyond a slot that does not come; 0: 5 s */

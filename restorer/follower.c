@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "bucket/archive.h"
 #include "bucket/catalog.h"
+#include "restorer/inherit.h"
 #include "restorer/layout.h"
 #include "restorer/rate.h"
 
@@ -379,6 +380,25 @@ static int find_all_databases(struct follower *f)
  * One database's turn
  */
 
+/* name below the directory; path is the same, absolute. */
+static int make_parents(const struct follower *f, const char *name, char *path)
+{
+	char *slash = strrchr(path, '/');
+	AUTO(fd) int top = -1, fd = -1;
+	int rc;
+
+	if (!f->o.in_mount) {
+		*slash = '\0';
+		rc = io_make_dirs(AT_FDCWD, path, 0755);
+		*slash = '/';
+		return rc;
+	}
+	top = open(f->o.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (top < 0)
+		return error_errno("opening %s", f->o.directory);
+	return inherit_parents(top, name, &fd, &name);
+}
+
 static int open_follow(struct follower *f, struct entry *e)
 {
 	AUTO(mem) char *state = NULL, *path = below(f, e->path);
@@ -387,6 +407,7 @@ static int open_follow(struct follower *f, struct entry *e)
 		.bucket = f->o.bucket,
 		.db = e->db,
 		.mode = f->o.mode,
+		.inherit = f->o.in_mount,
 		.pos_file = f->o.pos_files,
 		.stop_on_divergence = f->o.stop_on_divergence,
 		.replica = f->o.replica,
@@ -404,11 +425,8 @@ static int open_follow(struct follower *f, struct entry *e)
 	if (rc == 0 && access(name, F_OK) < 0)
 		rc = io_write_atomically(AT_FDCWD, name, e->path,
 					 strlen(e->path));
-	if (rc == 0 && strrchr(path, '/')) {
-		*strrchr(path, '/') = '\0';
-		rc = io_make_dirs(AT_FDCWD, path, 0755);
-		path[strlen(path)] = '/';
-	}
+	if (rc == 0)
+		rc = make_parents(f, e->path, path);
 	if (rc < 0)
 		return rc;
 	o.path = path;

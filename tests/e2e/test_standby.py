@@ -12,6 +12,7 @@ import time
 import pytest
 
 import harness
+from following import NOBODY
 from harness import assert_same_bytes, copy_at_rest, eventually, litebucket, restore, sync
 
 READONLY = "attempt to write a readonly database"
@@ -177,6 +178,43 @@ def test_nobody_else_writes_it(file_bucket, pair, work):
             connection.close()
             fill(first / "app.db", "wal", 2)
             shows(app, [1, 2])
+
+
+def test_what_it_makes_belongs_to_whom_the_directory_belongs_to(file_bucket, mount, anywhere):
+    """Else the application could not read it, nor write it once it may."""
+    as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    directories = [anywhere / "first", anywhere / "second"]
+    nodes = []
+    for directory in directories:
+        directory.mkdir()
+        os.chown(directory, NOBODY, NOBODY)
+        made = mount(file_bucket, "--lease-ttl", "2s", "--upload-interval", "50ms", "--allow-other")
+        made.directory = made.point = directory
+        made.log = made.log.with_name(f"{directory.name}.log")
+        nodes.append(made)
+    first, second = nodes
+
+    def run(path, sql):
+        program = ("import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); "
+                   "print(db.execute(sys.argv[2]).fetchall())")
+        return subprocess.run(["/usr/bin/python3", "-c", program, path, sql], **as_nobody, text=True,
+                              capture_output=True, timeout=60)
+
+    with first, second:
+        second.wait_for_log(STANDING)
+        subprocess.run(["mkdir", first / "deep"], **as_nobody, check=True)
+        for name in ("app.db", "deep/app.db"):
+            assert run(first / name, "CREATE TABLE t(n)").returncode == 0
+            sync(first / name)
+            shows(second / name, [])
+            done = run(second / name, "SELECT * FROM t")
+            assert done.stdout == "[]\n", done.stderr
+        assert first.stop() == 0
+        becomes(second, "primary")
+        for name in ("app.db", "deep/app.db"):
+            done = run(second / name, "INSERT INTO t VALUES (1)")
+            assert done.returncode == 0, done.stderr
+            assert rows(second / name) == [1]
 
 
 def test_another_follower_comes_for_one_that_is_killed(file_bucket, pair):
