@@ -144,10 +144,14 @@ def refused(*command):
 def test_nobody_else_writes_it(file_bucket, pair, work):
     first, second = pair(file_bucket)
     with first:
-        fill(first / "app.db", "wal", 1)
-        sync(first / "app.db")
+        (first / "deep").mkdir()
+        for name in ("app.db", "deep/app.db"):
+            fill(first / name, "wal", 1)
+            sync(first / name)
         with second:
             second.wait_for_log(STANDING)
+            shows(second / "deep" / "app.db", [1])
+            refused("mv", second / "deep", second / "other")
             app, wal = second / "app.db", second / "app.db-wal"
             connection = connect(app, 0.1)
             for sql in ("INSERT INTO t VALUES (2)", "CREATE TABLE other(n)", "VACUUM",
@@ -475,6 +479,26 @@ def test_replicas_of_an_earlier_life_become_databases(bucket, pair, work):
                 assert connection.execute("PRAGMA journal_mode").fetchone()[0] == journal
                 connection.close()
                 check_restore(bucket, second, work, f"{journal}.db")
+
+
+def test_a_file_that_is_no_replica_keeps_no_other_from_being_served(file_bucket, pair, work):
+    first, second = pair(file_bucket)
+    with first:
+        fill(first / "app.db", "wal", 1)
+        sync(first / "app.db")
+        with second:
+            second.wait_for_log(STANDING)
+            (second / "new.db").touch()
+            (second / "text.db").write_text("text")
+            for name in ("new.db", "text.db"):
+                fill(first / name, "wal", 1)
+                sync(first / name)
+            second.wait_for_log("database is not followed for now", 60)
+            assert first.stop() == 0
+            becomes(second, "primary")
+            write(second / "app.db", 2)
+            check_restore(file_bucket, second, work, "app.db")
+            assert (second / "text.db").read_text() == "text"
 
 
 def test_its_follower_is_killed_while_it_hands_over(file_bucket, pair, work, soak):
