@@ -282,9 +282,9 @@ int capture_rename(struct capture *c, int from_fd, const char *from_name,
 		   const char *from_path, int to_fd, const char *to_name,
 		   const char *to_path, unsigned flags);
 
-/* Does a file that begins with these bytes begin as a database does? */
-enum { CAPTURE_MAGIC_SIZE = 16 };
+/* Do these bytes, or the file, begin as a database does? */
 bool capture_is_magic(const void *data, size_t size);
+bool capture_is_magic_in(int fd);
 
 /*
  * Is this, by its name, the journal, WAL or wal-index of a file that is there?  Such

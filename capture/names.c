@@ -132,10 +132,16 @@ enum capture_wait capture_path_may_wait(struct capture *c, const char *path,
 
 bool capture_is_magic(const void *data, size_t size)
 {
-	_Static_assert((int)CAPTURE_MAGIC_SIZE == (int)FORMAT_MAGIC_SIZE,
-		       "it is SQLite's");
 	return size >= FORMAT_MAGIC_SIZE &&
 	       memcmp(data, format_magic, FORMAT_MAGIC_SIZE) == 0;
+}
+
+bool capture_is_magic_in(int fd)
+{
+	char start[FORMAT_MAGIC_SIZE];
+	ssize_t n = io_pread(fd, start, sizeof(start), 0);
+
+	return n > 0 && capture_is_magic(start, (size_t)n);
 }
 
 bool capture_is_side(struct capture *c, const char *path)

@@ -140,7 +140,6 @@ static void print_spool(const json_t *spool)
 		     bytes, max);
 }
 
-/* Who writes the bucket, as this mount has seen it last. */
 /* Most mounts have one role all their life. */
 static void print_role(const char *role)
 {
@@ -148,6 +147,7 @@ static void print_role(const char *role)
 		(void)printf("role    %s\n", role);
 }
 
+/* Who writes the bucket, as this mount has seen it last. */
 static void print_lease(const json_t *lease)
 {
 	if (!json_is_object(lease))

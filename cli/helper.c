@@ -1,7 +1,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "base/fail.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "cli/child.h"
 #include "cli/helper_wire.h"
 
 #include "cli/helper.h"
@@ -56,58 +56,22 @@ struct helper {
  * -----------
  */
 
-static int prepare(posix_spawn_file_actions_t *actions, int fd)
-{
-	int rc = posix_spawn_file_actions_addopen(actions, 0, "/dev/null",
-						  O_RDONLY, 0);
-
-	if (rc == 0)
-		rc = posix_spawn_file_actions_adddup2(actions, fd,
-						      HELPER_SOCKET);
-	if (rc == 0)
-		rc = posix_spawn_file_actions_addclosefrom_np(
-			actions, HELPER_SOCKET + 1);
-	return rc;
-}
-
 /*
  * No environment goes with it: it needs none, and there are credentials in
  * ours.  The mount point is for people who look at ps(1).
  */
-static int run(const struct helper *h, int fd, pid_t *ret)
+static int start(struct helper *h)
 {
 	char *argv[] = {(char *)"litebucket", (char *)HELPER_VERB,
 			(char *)h->config.mountpoint, NULL};
 	char *environment[] = {NULL};
-	posix_spawn_file_actions_t actions;
-	int rc = posix_spawn_file_actions_init(&actions);
-
-	if (rc == 0)
-		rc = prepare(&actions, fd);
-	if (rc == 0)
-		rc = posix_spawn(ret, "/proc/self/exe", &actions, NULL, argv,
-				 environment);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	return rc ? error_set(-rc, "starting a helper process: %s",
-			      strerror(rc)) :
-		    0;
-}
-
-static int start(struct helper *h)
-{
-	int fds[2], rc;
 	pid_t pid = 0;
+	int fd, rc = child_start(argv, environment, &pid, &fd);
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
-		return error_errno("making a socket for a helper process");
-	rc = run(h, fds[1], &pid);
-	(void)close(fds[1]);
-	if (rc < 0) {
-		(void)close(fds[0]);
+	if (rc < 0)
 		return rc;
-	}
 	AUTO(unlock) pthread_mutex_t *held = lock(&h->state);
-	h->fd = fds[0];
+	h->fd = fd;
 	h->pid = pid;
 	if (h->stopping)
 		(void)shutdown(h->fd, SHUT_RDWR);
@@ -118,12 +82,9 @@ static int start(struct helper *h)
 /* Wait for the end of the process, and leave its pid its own until reaped. */
 static int wait_for_end(struct helper *h)
 {
-	siginfo_t info;
 	int status = 0, fd;
 
-	while (waitid(P_PID, (id_t)h->pid, &info, WEXITED | WNOWAIT) < 0 &&
-	       errno == EINTR)
-		;
+	child_wait(h->pid);
 	AUTO(unlock) pthread_mutex_t *calls = lock(&h->calls);
 	AUTO(unlock) pthread_mutex_t *state = lock(&h->state);
 	(void)waitpid(h->pid, &status, 0);

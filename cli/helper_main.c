@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/io.h"
+#include "cli/child.h"
 #include "cli/helper_wire.h"
 #include "sqlite/format.h"
 
@@ -203,7 +204,7 @@ int helper_main(void)
 
 	/* The socket's end tells, too; this is for when we wait elsewhere. */
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	while (recv(HELPER_SOCKET, &request, sizeof(request), 0) ==
+	while (recv(CHILD_SOCKET, &request, sizeof(request), 0) ==
 	       (ssize_t)sizeof(request)) {
 		memset(&reply, 0, sizeof(reply));
 		reply.number = request.number;
@@ -211,7 +212,7 @@ int helper_main(void)
 		if (reply.result < 0)
 			(void)snprintf(reply.text, sizeof(reply.text), "%s",
 				       error_message());
-		if (send(HELPER_SOCKET, &reply, sizeof(reply), MSG_NOSIGNAL) <
+		if (send(CHILD_SOCKET, &reply, sizeof(reply), MSG_NOSIGNAL) <
 		    0)
 			break;
 	}

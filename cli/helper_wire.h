@@ -9,9 +9,6 @@
 
 #include "fuse/control.h"
 
-/* The descriptor of the helper's end. */
-enum { HELPER_SOCKET = 3 };
-
 enum helper_kind {
 	HELPER_WRITER = 1, /* helper_ask_writer() */
 	HELPER_PLAY,	   /* helper_play() */

@@ -116,38 +116,31 @@ int node_standby_unlock(struct node *n)
 
 /* -------------------------------------------------- databases to replicas */
 
-enum { VERSIONS = 18 }; /* the two bytes that protect a replica */
-
-static int read_versions(const struct node *n, const char *path,
-			 uint8_t ret[2])
+static int open_database(const struct node *n, const char *path, int flags)
 {
-	AUTO(fd) int fd = openat(n->config.dirfd, path,
-				 O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	int fd = openat(n->config.dirfd, path,
+			flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
-	if (fd < 0)
-		return error_errno("opening '%s'", path);
-	if (io_pread(fd, ret, 2, VERSIONS) != 2)
-		return error_set(-EIO, "'%s' cannot be read", path);
-	return 0;
+	return fd < 0 ? error_errno("opening '%s'", path) : fd;
 }
 
 bool node_standby_is_database(struct node *n, const char *path)
 {
-	char start[CAPTURE_MAGIC_SIZE];
-	AUTO(fd) int fd = openat(n->config.dirfd, path,
-				 O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	AUTO(fd) int fd = -1;
 
-	return capture_is_side(n->capture, path) ||
-	       (fd >= 0 && io_pread(fd, start, sizeof(start), 0) ==
-				   (ssize_t)sizeof(start) &&
-		capture_is_magic(start, sizeof(start)));
+	if (capture_is_side(n->capture, path))
+		return true;
+	fd = open_database(n, path, O_RDONLY);
+	return fd >= 0 && capture_is_magic_in(fd);
 }
 
 bool node_standby_is_replica(struct node *n, const char *path)
 {
-	uint8_t versions[2];
+	AUTO(fd) int fd = open_database(n, path, O_RDONLY);
+	uint8_t format[2];
 
-	return read_versions(n, path, versions) == 0 && versions[0] == 3;
+	return fd >= 0 && replica_format(fd, format) == 0 &&
+	       replica_is_protected(format);
 }
 
 /* 1: all that it holds is in the bucket, which ret is of; 0: there is none. */
@@ -254,16 +247,13 @@ static int become_replica(struct node *n, const char *path,
 	if (rc == 0)
 		rc = empty_log(file);
 	if (rc == 0)
-		rc = read_versions(n, path, done->format);
+		rc = fd = open_database(n, path, O_RDWR);
+	if (rc >= 0)
+		rc = replica_format(fd, done->format);
 	if (rc == 0)
 		rc = store_position(state, path, done);
 	FAILPOINT("follow-position");
-	if (rc < 0)
-		return rc;
-	fd = openat(n->config.dirfd, path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return error_errno("opening '%s'", path);
-	return replica_protect(fd, done->format);
+	return rc < 0 ? rc : replica_protect(fd, done->format);
 }
 
 int node_standby_keep(void *arg, const char *path)

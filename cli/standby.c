@@ -2,7 +2,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "cli/child.h"
 #include "cli/standby_wire.h"
 
 #include "cli/standby.h"
@@ -42,55 +42,16 @@ struct standby {
 
 /* ------------------------------------------------------------- the process */
 
-static int prepare(posix_spawn_file_actions_t *actions, int fd)
-{
-	int rc = posix_spawn_file_actions_addopen(actions, 0, "/dev/null",
-						  O_RDONLY, 0);
-
-	if (rc == 0)
-		rc = posix_spawn_file_actions_adddup2(actions, fd,
-						      STANDBY_SOCKET);
-	if (rc == 0)
-		rc = posix_spawn_file_actions_addclosefrom_np(
-			actions, STANDBY_SOCKET + 1);
-	return rc;
-}
-
-/*
- * Not /dev/fuse goes with it: a killed daemon's mount would not be dead but hang.
- * Its signals are the daemon's to send.
- */
-static int spawn(struct standby *s, int fd)
+/* Its signals are the daemon's to send. */
+static int start(struct standby *s)
 {
 	char *argv[] = {(char *)"litebucket", (char *)STANDBY_VERB,
 			(char *)s->config.mountpoint, (char *)s->config.bucket,
 			(char *)s->config.log_level, NULL};
-	posix_spawn_file_actions_t actions;
-	int rc = posix_spawn_file_actions_init(&actions);
+	int rc = child_start(argv, environ, &s->pid, &s->fd);
 
-	if (rc == 0)
-		rc = prepare(&actions, fd);
-	if (rc == 0)
-		rc = posix_spawn(&s->pid, "/proc/self/exe", &actions, NULL,
-				 argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	return rc ? error_set(-rc, "starting the follower: %s", strerror(rc)) :
-		    0;
-}
-
-static int start(struct standby *s)
-{
-	int fds[2], rc;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
-		return error_errno("making a socket for the follower");
-	rc = spawn(s, fds[1]);
-	(void)close(fds[1]);
-	if (rc < 0) {
-		(void)close(fds[0]);
+	if (rc < 0)
 		return rc;
-	}
-	s->fd = fds[0];
 	s->asked = false;
 	s->config.process(s->config.arg, s->pid);
 	return 0;
@@ -99,12 +60,9 @@ static int start(struct standby *s)
 /* Its status, once it has ended. */
 static int reap(struct standby *s)
 {
-	siginfo_t info;
 	int status = 0;
 
-	while (waitid(P_PID, (id_t)s->pid, &info, WEXITED | WNOWAIT) < 0 &&
-	       errno == EINTR)
-		;
+	child_wait(s->pid);
 	s->config.process(s->config.arg, 0);
 	(void)waitpid(s->pid, &status, 0);
 	(void)close(s->fd);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "bucket/bucket.h"
 #include "bucket/url.h"
+#include "cli/child.h"
 #include "cli/standby_wire.h"
 #include "restorer/follower.h"
 #include "restorer/unlock.h"
@@ -50,7 +51,7 @@ static void *listen_to_daemon(void *unused)
 	struct standby_packet packet;
 
 	(void)unused;
-	while (recv(STANDBY_SOCKET, &packet, sizeof(packet), 0) ==
+	while (recv(CHILD_SOCKET, &packet, sizeof(packet), 0) ==
 	       (ssize_t)sizeof(packet)) {
 		if (packet.word != STANDBY_HAND_OVER)
 			continue;
@@ -70,7 +71,7 @@ static void ready(size_t databases, void *unused)
 	};
 
 	(void)unused;
-	(void)send(STANDBY_SOCKET, &packet, sizeof(packet), MSG_NOSIGNAL);
+	(void)send(CHILD_SOCKET, &packet, sizeof(packet), MSG_NOSIGNAL);
 }
 
 /* Until the daemon says something. */

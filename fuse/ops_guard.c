@@ -30,14 +30,6 @@ bool ops_is_follower(fuse_req_t req)
 	return pid && caller_is_thread_of(fuse_req_ctx(req)->pid, pid);
 }
 
-static bool begins_as_database(int fd)
-{
-	char start[CAPTURE_MAGIC_SIZE];
-
-	return pread(fd, start, sizeof(start), 0) == sizeof(start) &&
-	       capture_is_magic(start, sizeof(start));
-}
-
 bool ops_is_database(struct mount *m, const struct inode *inode)
 {
 	AUTO(fd) int fd = -1;
@@ -45,7 +37,7 @@ bool ops_is_database(struct mount *m, const struct inode *inode)
 	if (inode->type != S_IFREG)
 		return false;
 	fd = ops_reopen(m, inode->fd, O_RDONLY);
-	return fd >= 0 && begins_as_database(fd);
+	return fd >= 0 && capture_is_magic_in(fd);
 }
 
 /* Its path below the mount is path: may this caller change what is there? */
@@ -90,7 +82,7 @@ static bool is_database_at(struct inode *parent, const char *name)
 				 O_RDONLY | O_NOFOLLOW | O_NONBLOCK |
 					 O_CLOEXEC | O_NOCTTY);
 
-	return fd >= 0 && begins_as_database(fd);
+	return fd >= 0 && capture_is_magic_in(fd);
 }
 
 static bool is_directory_at(struct inode *parent, const char *name)

@@ -73,8 +73,7 @@ static int read_database(struct replica *r)
 		return error_wrap(n < 0 ? (int)n : (int)size, "reading it");
 	if ((size_t)n < sizeof(data) || !format_parse_header(data, &h))
 		return error_set(-ERR_CORRUPT, "it is not a database");
-	if (data[REPLICA_VERSIONS] != REPLICA_WRITE ||
-	    data[REPLICA_VERSIONS + 1] != REPLICA_READ)
+	if (!replica_is_protected(data + REPLICA_VERSIONS))
 		return error_set(-ESTALE,
 				 "it is not write-protected as replicas are: "
 				 "others may have written it");
@@ -418,15 +417,27 @@ static int write_versions(int fd, const uint8_t versions[2])
 	return rc;
 }
 
-int replica_protect(int fd, uint8_t ret_format[2])
+int replica_format(int fd, uint8_t ret[2])
 {
-	static const uint8_t versions[] = { REPLICA_WRITE, REPLICA_READ };
-	ssize_t n = io_pread(fd, ret_format, 2, REPLICA_VERSIONS);
+	ssize_t n = io_pread(fd, ret, 2, REPLICA_VERSIONS);
 
 	if (n != 2)
 		return n < 0 ? (int)n :
 			       error_set(-ERR_CORRUPT, "it is not a database");
-	return write_versions(fd, versions);
+	return 0;
+}
+
+bool replica_is_protected(const uint8_t format[2])
+{
+	return format[0] == REPLICA_WRITE && format[1] == REPLICA_READ;
+}
+
+int replica_protect(int fd, uint8_t ret_format[2])
+{
+	static const uint8_t versions[] = { REPLICA_WRITE, REPLICA_READ };
+	int rc = replica_format(fd, ret_format);
+
+	return rc < 0 ? rc : write_versions(fd, versions);
 }
 
 /* Nobody has it open from here on: every connection holds SHARED. */

@@ -217,6 +217,10 @@ void replica_abort(struct replica *r);
  */
 int replica_tend(struct replica *r);
 
+/* Bytes 18 and 19 of a database; are they a replica's? */
+int replica_format(int fd, uint8_t ret[2]);
+bool replica_is_protected(const uint8_t format[2]);
+
 /*
  * Protect a database that nobody has open.  Synced.  ret_format: what its bytes
  * 18 and 19 were, {1, 1} with a rollback journal, {2, 2} in WAL mode.

@@ -231,6 +231,15 @@ class S3Bucket:
         self.client.delete(f"{self.PREFIX}/{key}")
 
 
+def check_restore(bucket, data, work, name="app.db"):
+    """What the bucket has is what the mount has."""
+    sync(data / name)
+    output = work / "restored"
+    output.unlink(missing_ok=True)
+    restore(bucket, name, output)
+    assert_same_bytes(output, copy_at_rest(data / name, work / "expected"))
+
+
 def objects(bucket):
     """Every LTX file's key with the hash of its bytes."""
     return {key: hashlib.sha256(bucket.read(key)).hexdigest() for key in bucket.keys()}

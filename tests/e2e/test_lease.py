@@ -16,8 +16,7 @@ import pytest
 
 import harness
 import s3
-from harness import (OBJECT, assert_same_bytes, copy_at_rest, eventually, history_points,
-                     litebucket, objects, restore, sync)
+from harness import OBJECT, check_restore, eventually, history_points, litebucket, objects, restore, sync
 
 STANDING = "standing by: the databases can be read"
 PROMOTED = "promoted: this node writes now"
@@ -97,15 +96,6 @@ def barriers(bucket, database="app.db"):
     kinds = [point["kind"] for point in history_points(bucket, database)]
     return [epoch for kind, epoch in zip(kinds, epochs(bucket, database), strict=True)
             if kind == "barrier"]
-
-
-def check_restore(bucket, data, work, name="app.db"):
-    """What the bucket has is what the mount has."""
-    sync(data / name)
-    output = work / "restored"
-    output.unlink(missing_ok=True)
-    restore(bucket, name, output)
-    assert_same_bytes(output, copy_at_rest(data / name, work / "expected"))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 import harness
 from following import NOBODY
-from harness import assert_same_bytes, copy_at_rest, eventually, litebucket, restore, sync
+from harness import check_restore, eventually, litebucket, restore, sync
 
 READONLY = "attempt to write a readonly database"
 STANDING = "standing by: the databases can be read"
@@ -75,14 +75,6 @@ def follower_of(data):
                            capture_output=True, text=True, check=True).stdout
     pid, = [int(line.split()[0]) for line in found.splitlines() if " standby " in line]
     return pid
-
-
-def check_restore(bucket, data, work, name):
-    sync(data / name)
-    output = work / "restored"
-    output.unlink(missing_ok=True)
-    restore(bucket, name, output)
-    assert_same_bytes(output, copy_at_rest(data / name, work / "expected"))
 
 
 @pytest.fixture
