@@ -400,10 +400,16 @@ static void take_over(void *arg)
 {
 	struct node *n = arg;
 	int64_t begun = clock_monotonic_ms();
+	int rc;
 
 	FAILPOINT("follow-handed-over");
 	bucket_cancel_by(&n->stopping);
-	if (begin_again(n) < 0) {
+	SLOWPOINT("handed-over");
+	rc = begin_again(n);
+	/* It was asked to end, so that it does not come to be the primary. */
+	if (rc < 0 && atomic_load(&n->stopping))
+		return;
+	if (rc < 0) {
 		log_error("the databases cannot be taken over; this mount ends",
 			  "error=%s", log_quote(error_message()));
 		atomic_store(&n->failed, true);
@@ -448,7 +454,8 @@ void node_standby_promote(struct node *n)
 	enum node_role standby = NODE_STANDBY;
 	AUTO(unlock) pthread_mutex_t *held = lock(&n->lock);
 
-	if (!atomic_compare_exchange_strong(&n->role, &standby, NODE_CHANGING))
+	if (atomic_load(&n->stopping) ||
+	    !atomic_compare_exchange_strong(&n->role, &standby, NODE_CHANGING))
 		return;
 	log_info("taking over: the lease is ours", NULL);
 	standby_promote(n->standby);

@@ -493,6 +493,26 @@ def test_a_file_that_is_no_replica_keeps_no_other_from_being_served(file_bucket,
             assert (second / "text.db").read_text() == "text"
 
 
+def test_a_stop_while_it_takes_over_is_no_failure(file_bucket, pair, work):
+    first, second = pair(file_bucket)
+    second.environment = {"LITEBUCKET_SLOWPOINT": "handed-over:1000"}
+    with first:
+        fill(first / "app.db", "wal", 1)
+        sync(first / "app.db")
+        with second:
+            second.wait_for_log(STANDING)
+            assert first.stop() == 0
+            second.wait_for_log("taking over")
+            assert second.stop() == 0
+            assert "cannot be taken over" not in second.log_text()
+            # What it had made of the replicas is what the next start finds.
+            second.environment = {}
+            second.start()
+            becomes(second, "primary")
+            write(second / "app.db", 2)
+            check_restore(file_bucket, second, work, "app.db")
+
+
 def test_its_follower_is_killed_while_it_hands_over(file_bucket, pair, work, soak):
     for number in range(soak(6, 100)):
         first, second = pair(file_bucket)
